@@ -1,0 +1,60 @@
+"""Every refusal edgekit makes, one exit status each. Imports nothing of edgekit.
+
+EdgekitError          1  an error of edgekit's own
+├─ BadInput           2  what the user gave cannot be used
+├─ BudgetNotMet       3  a limit is exceeded, or nothing was measured against it
+├─ OutsideFailure     4  something outside is missing or failed: a package, a device, the disk
+└─ VerificationFailed 5  a converted model or a bundle disagrees with what it should be
+"""
+
+from __future__ import annotations
+
+
+class EdgekitError(Exception):
+    """One line for the user: where, what, and what to do about it."""
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, where: str | None = None, todo: str | None = None) -> None:
+        """Build the line.
+
+        Args:
+            what: what is wrong, with the values that show it.
+            where: the file, key, option, layer or device at fault.
+            todo: the next thing to type or to change.
+        """
+        self.what, self.where, self.todo = what, where, todo
+        line = f"{where}: {what}" if where else what
+        line = f"{line}; {todo}" if todo else line
+        super().__init__(" ".join(line.split()))
+
+
+class BadInput(EdgekitError):
+    """What the user gave cannot be used as it is."""
+
+    exit_status = 2
+
+
+class BudgetNotMet(EdgekitError):
+    """A named limit is exceeded or unproven."""
+
+    exit_status = 3
+
+
+class OutsideFailure(EdgekitError):
+    """Something outside edgekit is missing or failed; `todo` is the command that mends it."""
+
+    exit_status = 4
+
+
+class VerificationFailed(EdgekitError):
+    """Outputs, digests or a schema are not what they must be."""
+
+    exit_status = 5
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The first line that says something of another library's exception, at most `limit` characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,153 @@
+"""What a build found out: plain records that the report shows and `--json` prints.
+
+Imports only `cost`. Everything in here can be written as JSON by `as_json`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.cost import Cost, Status, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How good a model is on the task.
+
+    Attributes:
+        kind: "accuracy" (the task's own `evaluate`), "top-1 agreement" or "signal-to-noise" (fidelity to the
+            original on the calibration data), or "none" (no data to tell by).
+        score: the figure itself, higher is better; dB for "signal-to-noise".
+        drop: what was lost against the float original, 0 for the original itself; None for kind "none".
+        class_drop: the same for the class that lost most, where `evaluate` gives scores per class.
+        worst_class: the name of that class.
+        samples: on how many samples; None when `evaluate` does not say.
+    """
+
+    kind: str
+    score: float | None
+    drop: float | None
+    class_drop: float | None = None
+    worst_class: str | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How close a stage's outputs are to those of the stage before, on real inputs.
+
+    Attributes:
+        stage: what was compared: "torch -> onnx", "float32 -> int8".
+        snr_db: signal-to-noise ratio over all outputs, dB; infinite when they are equal.
+        max_abs: largest absolute difference.
+        top1: share of samples with the same arg-max, for two-dimensional outputs.
+        floor_db: the ratio that had to be reached.
+        worst_node: the first node that diverges; named only when the floor was missed.
+    """
+
+    stage: str
+    snr_db: float
+    max_abs: float
+    top1: float | None
+    floor_db: float
+    worst_node: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One way of doing a step, as it came out on this network.
+
+    Attributes:
+        name: "ort-static", "nncf", "ort-dynamic".
+        chosen: whether this is the one that was kept.
+        reason: why, or why not, in words.
+        latency_ratio: float time over this one's time in one alternating run on this machine, 1 thread.
+        size_ratio: float bytes over this one's bytes.
+        drop: quality lost against the float original.
+        unfused: float convolutions that the runtime's optimiser left between Q/DQ pairs.
+    """
+
+    name: str
+    chosen: bool
+    reason: str
+    latency_ratio: float | None = None
+    size_ratio: float | None = None
+    drop: float | None = None
+    unfused: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One candidate: what it is, what it costs on the target, and how it stands against the budget.
+
+    Attributes:
+        name: "float32", "int8", "prune 50 % + int8".
+        recipe: the recipe as plain data; `--recipe` replays it.
+        cost: on the target.
+        here: what was measured on this machine, where this machine is not the target.
+        realised: False when only predicted, never built.
+        reason: one sentence: why it was shipped, or why not.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    cost: Cost
+    here: Cost = field(default_factory=Cost)
+    quality: Quality | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    outcome: Status | None = None
+    parities: tuple[Parity, ...] = ()
+    routes: tuple[Route, ...] = ()
+    realised: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """One build, from the task to the bundle.
+
+    Attributes:
+        shipped: index into `tried` of the candidate in the bundle; None when none was packed.
+        outcome: of the shipped candidate, or of the nearest one.
+        relax: what would have to give for the budget to be met, one sentence a limit.
+        reused: the stages whose results came from the cache.
+        versions: of the libraries that made the artifact.
+        machine: where the build ran, in words.
+    """
+
+    task: str
+    target: str
+    profile: str
+    runtime: str
+    threads: int
+    budget: Cost
+    tried: tuple[Tried, ...]
+    shipped: int | None
+    outcome: Status
+    bundle: Path | None
+    relax: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    reused: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    seconds: float = 0.0
+
+
+def as_json(value: Any) -> Any:
+    """`value` as plain JSON data: records become objects, paths text, infinite and missing numbers null."""
+    if isinstance(value, Cost):
+        return value.as_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: as_json(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
