@@ -1,0 +1,131 @@
+"""Results of finished stages, kept by content, so that an interrupted or repeated build goes on where it was.
+
+An entry is a folder named by the digest of everything that determines it: inputs, step, parameters, library
+versions. It appears by one rename when it is complete, and its files are checked again when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import OutsideFailure
+
+MOST_BYTES = 5_000_000_000
+_SEAL = "seal.json"
+
+
+def default_root() -> Path:
+    """The user's cache folder; EDGEKIT_CACHE names another."""
+    if named := os.environ.get("EDGEKIT_CACHE"):
+        return Path(named)
+    from platformdirs import user_cache_path
+
+    return Path(user_cache_path("edgekit")) / "stages"
+
+
+class Cache:
+    """Finished stages under `root`; with `root` None nothing is looked up and nothing is kept.
+
+    Attributes:
+        reused: titles of the stages that were found, in order.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self.reused: list[str] = []
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    def stage(self, title: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """The folder of the stage's files: from the cache, or filled by `make` now.
+
+        Args:
+            title: what the user calls it.
+            key: everything that determines the result, as JSON data.
+            make: writes the files into the folder that it is given.
+
+        Raises:
+            OutsideFailure: the disk is full or the folder cannot be written.
+        """
+        root = self._root()
+        entry = root / digest_of({"stage": title, **key})
+        if _is_sealed(entry):
+            os.utime(entry)
+            self.reused.append(title)
+            return entry
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
+        except OSError as error:
+            raise _no_disk(root, error) from error
+        try:
+            make(partial)
+            _seal(partial)
+            shutil.rmtree(entry, ignore_errors=True)
+            partial.rename(entry)
+        except OSError as error:
+            raise _no_disk(root, error) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        _evict(root, keep=entry)
+        return entry
+
+    def _root(self) -> Path:
+        if self.root is not None:
+            return self.root
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="edgekit-")
+        return Path(self._scratch.name)
+
+
+def _no_disk(root: Path, error: OSError) -> OutsideFailure:
+    return OutsideFailure(
+        f"cannot write: {error.strerror or error}",
+        where=f"the cache {root}",
+        todo="free some space, or set EDGEKIT_CACHE to another folder",
+    )
+
+
+def digest_of(data: Any) -> str:
+    """SHA-256 of JSON data, keys sorted."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal(folder: Path) -> None:
+    digests = {path.name: digest_file(path) for path in sorted(folder.iterdir())}
+    (folder / _SEAL).write_text(json.dumps(digests))
+
+
+def _is_sealed(folder: Path) -> bool:
+    """Whether the entry is complete and its files are what they were."""
+    try:
+        digests = json.loads((folder / _SEAL).read_text())
+        return all(digest_file(folder / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _evict(root: Path, keep: Path) -> None:
+    """Drop the entries that were used longest ago until the rest fits into MOST_BYTES."""
+    entries = sorted(_entries(root), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for entry in entries:
+        total += sum(path.stat().st_size for path in entry.iterdir())
+        if total > MOST_BYTES and entry != keep:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _entries(root: Path) -> Iterator[Path]:
+    return (path for path in root.iterdir() if path.is_dir() and (path / _SEAL).exists())

@@ -1,0 +1,39 @@
+"""What a step may know besides the model and the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from edgekit.progress import Detail
+from edgekit.result import Quality, Route
+
+
+@dataclass(kw_only=True)
+class Context:
+    """What a step may know, and where it says what it did.
+
+    Attributes:
+        example: the deployed call by input name.
+        calls: calibration calls by input name; empty when there is no calibration data.
+        measure: the quality of an ONNX graph on the task.
+        max_drop: the quality that may be lost; None when no limit is named.
+        round_to: kept channels are rounded to a multiple of this, the profile's SIMD width.
+        reduce_range: 7-bit weights, for x86 CPUs whose int8 kernels saturate (no VNNI).
+        seed: for every random choice.
+        detail: shows how far a step is.
+        routes: filled by steps that tried several ways.
+    """
+
+    example: Mapping[str, np.ndarray]
+    calls: Sequence[Mapping[str, np.ndarray]]
+    measure: Callable[[onnx.ModelProto], Quality]
+    max_drop: float | None
+    round_to: int
+    reduce_range: bool
+    seed: int = 0
+    detail: Detail = lambda _text: None
+    routes: list[Route] = field(default_factory=list)

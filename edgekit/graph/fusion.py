@@ -1,0 +1,98 @@
+"""What onnxruntime's optimiser makes of a quantized graph, and zero points that let it fuse everything."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import numpy_helper
+
+from edgekit.graph.run import refused
+
+_FLOAT_OPS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+
+
+def optimised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph as onnxruntime runs it on this machine after its own optimisation.
+
+    Raises:
+        BadInput: onnxruntime refuses the graph.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        path = Path(folder) / "optimised.onnx"
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        with refused("the quantized model"):
+            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(path)
+
+
+def count_unfused(model: onnx.ModelProto) -> int:
+    """Float convolutions and matrix products left between Q/DQ pairs after onnxruntime's optimisation.
+
+    Each of them dequantizes, computes in float and quantizes again: such a file is slower than the float one.
+    """
+    graph = optimised(model).graph
+    dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return sum(
+        node.op_type in _FLOAT_OPS and any(name in dequantized for name in node.input[:2])
+        for node in graph.node
+    )
+
+
+def count_integer_nodes(model: onnx.ModelProto) -> int:
+    """Nodes that really compute on integers after onnxruntime's optimisation."""
+    return sum(
+        node.op_type.startswith(("QLinear", "QGemm", "DynamicQuantize", "MatMulInteger", "ConvInteger"))
+        or node.op_type in ("QAttention", "MatMulIntegerToFloat", "QGemm")
+        for node in optimised(model).graph.node
+        if node.op_type not in ("QuantizeLinear", "DynamicQuantizeLinear")
+    )
+
+
+def use_uint8_activations(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which signed activations are unsigned: int8 with zero point z becomes uint8 with z + 128.
+
+    The numbers are the same; onnxruntime on x86 has fused kernels only for unsigned activations.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    quantizers = [
+        node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] not in weights
+    ]
+    written = {name for node in quantizers for name in node.output}
+    pairs = [n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in written]
+    for node in (*quantizers, *pairs):
+        if len(node.input) < 3 or node.input[2] not in weights:
+            continue
+        zero = numpy_helper.to_array(weights[node.input[2]])
+        if zero.dtype != np.int8:
+            continue
+        name = f"{node.input[2]}_uint8"
+        if name not in weights:
+            shifted = numpy_helper.from_array((zero.astype(np.int16) + 128).astype(np.uint8), name)
+            graph.initializer.append(shifted)
+            weights[name] = shifted
+        node.input[2] = name
+        for attribute in [a for a in node.attribute if a.name == "output_dtype"]:
+            node.attribute.remove(attribute)
+    drop_unused_weights(graph)
+    del graph.value_info[:]
+    return copy
+
+
+def drop_unused_weights(graph: onnx.GraphProto) -> None:
+    """Remove initializers that no node reads, in place; bodies of If and Loop may read outer ones."""
+    if any(a.type == onnx.AttributeProto.GRAPH for node in graph.node for a in node.attribute):
+        return
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

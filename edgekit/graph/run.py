@@ -1,0 +1,87 @@
+"""Run an ONNX graph on this machine, as users will run it or with every intermediate value in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from edgekit.errors import BadInput, first_line
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def open_session(
+    model: onnx.ModelProto | bytes, *, threads: int = 1, optimise: bool = True
+) -> ort.InferenceSession:
+    """An onnxruntime session on the CPU.
+
+    Args:
+        model: the graph, or its serialised bytes.
+        threads: intra-op threads.
+        optimise: at the level users run (all), or with the optimiser off, which is the reference.
+
+    Raises:
+        BadInput: onnxruntime refuses the graph; the line is onnxruntime's own.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    with refused("the model"):
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def refused(where: str) -> Iterator[None]:
+    """Turn what onnxruntime raises, whatever its class, into one line."""
+    try:
+        yield
+    except Exception as error:
+        raise BadInput(f"onnxruntime refuses it: {first_line(error)}", where=where) from error
+
+
+def run(session: ort.InferenceSession, inputs: Arrays) -> list[np.ndarray]:
+    """The outputs for one call, in the order of the graph.
+
+    Raises:
+        BadInput: the inputs do not fit the graph, or a node fails on them.
+    """
+    with refused("the model, at these inputs"):
+        return [np.asarray(output) for output in session.run(None, dict(inputs))]
+
+
+def node_outputs(graph: onnx.GraphProto) -> list[str]:
+    """The names of all values that nodes of the graph write, in order."""
+    return [name for node in graph.node for name in node.output if name]
+
+
+def observe(
+    model: onnx.ModelProto, inputs: Arrays, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """The intermediate values of one call, by name, computed with the optimiser off.
+
+    Args:
+        model: left as it was.
+        inputs: one call.
+        names: which values; all that top-level nodes write when None.
+
+    Raises:
+        BadInput: onnxruntime refuses the graph or the inputs.
+    """
+    wanted = list(dict.fromkeys(node_outputs(model.graph) if names is None else names))
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    del exposed.graph.output[:]
+    # No type is given: onnxruntime infers it, and the file's own declarations may be wrong.
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    session = open_session(exposed, optimise=False)
+    with refused("the model, at these inputs"):
+        values = session.run(wanted, dict(inputs))
+    return {name: value for name, value in zip(wanted, values, strict=True) if isinstance(value, np.ndarray)}

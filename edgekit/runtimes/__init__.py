@@ -1,0 +1,1 @@
+"""One file a runtime: convert a network to what it executes."""

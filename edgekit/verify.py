@@ -1,0 +1,183 @@
+"""Numeric parity between the stages of a conversion; when it is missing, the first node that diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from edgekit.errors import VerificationFailed
+from edgekit.graph.run import node_outputs, observe, open_session, run
+from edgekit.result import Parity
+from edgekit.signal import snr_db
+
+if TYPE_CHECKING:
+    import torch
+
+Call = Mapping[str, np.ndarray]
+Outputs = Sequence[np.ndarray]
+
+FLOAT_FLOOR_DB = 50.0  # two float32 implementations of one network differ by rounding: 90 dB and more
+OPTIMISER_FLOOR_DB = 20.0  # integer kernels round differently from the reference, by less than a tenth
+SAMPLES = 8
+
+
+def run_torch(network: torch.nn.Module, calls: Iterable[Call]) -> list[list[np.ndarray]]:
+    """The outputs of a torch module for each call, flattened to arrays."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    results = []
+    with torch.no_grad():
+        for call in calls:
+            leaves = pytree.tree_leaves(network(*(torch.from_numpy(array.copy()) for array in call.values())))
+            results.append([leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)])
+    return results
+
+
+def run_onnx(
+    model: onnx.ModelProto | bytes, calls: Iterable[Call], *, optimise: bool = True
+) -> list[list[np.ndarray]]:
+    """The outputs of a graph for each call, at the optimisation level that users run by default."""
+    session = open_session(model, optimise=optimise)
+    return [run(session, call) for call in calls]
+
+
+def parity(
+    stage: str, reference: Sequence[Outputs], outputs: Sequence[Outputs], *, floor_db: float
+) -> Parity:
+    """Compare a stage's outputs with those of the stage before.
+
+    Args:
+        stage: what is compared, "torch -> onnx".
+        reference: per call, the outputs of the stage before.
+        outputs: per call, the outputs of this stage.
+        floor_db: the signal-to-noise ratio that has to be reached.
+
+    Raises:
+        VerificationFailed: number, shape or finiteness of the outputs differ.
+    """
+    before = [array for call in reference for array in call]
+    after = [array for call in outputs for array in call]
+    _check_shapes(stage, before, after)
+    return Parity(
+        stage=stage,
+        snr_db=snr_db(before, after),
+        max_abs=max((_largest_difference(a, b) for a, b in zip(before, after, strict=True)), default=0.0),
+        top1=_same_top1(reference, outputs),
+        floor_db=floor_db,
+    )
+
+
+def _check_shapes(stage: str, before: Outputs, after: Outputs) -> None:
+    shapes = [[array.shape for array in arrays] for arrays in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise VerificationFailed(
+            f"outputs have shapes {shapes[1][:4]}, expected {shapes[0][:4]}", where=stage
+        )
+    if not all(np.isfinite(array).all() for array in after if array.dtype.kind == "f"):
+        raise VerificationFailed("outputs are not finite", where=stage)
+
+
+def _largest_difference(before: np.ndarray, after: np.ndarray) -> float:
+    if not before.size:
+        return 0.0
+    return float(np.abs(before.astype(np.float64) - after.astype(np.float64)).max())
+
+
+def _same_top1(reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> float | None:
+    """Share of samples with the same arg-max of the first output, where it is (samples, classes)."""
+    pairs = [(a[0], b[0]) for a, b in zip(reference, outputs, strict=True) if a and a[0].ndim == 2]
+    if not pairs or pairs[0][0].shape[1] < 2:
+        return None
+    return float(np.mean(np.concatenate([a.argmax(1) == b.argmax(1) for a, b in pairs])))
+
+
+def check_export(network: torch.nn.Module, model: onnx.ModelProto, calls: Sequence[Call]) -> Parity:
+    """The exported graph, as users run it, against the torch module.
+
+    Raises:
+        VerificationFailed: it misses FLOAT_FLOOR_DB; names the first node that diverges.
+    """
+    calls = calls[:SAMPLES]
+    found = parity(
+        "torch -> onnx", run_torch(network, calls), run_onnx(model, calls), floor_db=FLOAT_FLOOR_DB
+    )
+    if found.snr_db >= FLOAT_FLOOR_DB:
+        return found
+    values = traced_values(network, tuple(calls[0].values()))
+    raise _diverges(found, first_divergence(model, values, calls[0], FLOAT_FLOOR_DB))
+
+
+def check_graph(
+    stage: str, before: onnx.ModelProto, after: onnx.ModelProto, calls: Sequence[Call], floor_db: float
+) -> Parity:
+    """A rewritten graph, as users run it, against the graph before with the optimiser off.
+
+    Raises:
+        VerificationFailed: it misses `floor_db`; names the first node that diverges.
+    """
+    calls = calls[:SAMPLES]
+    reference = run_onnx(before, calls, optimise=False)
+    found = parity(stage, reference, run_onnx(after, calls), floor_db=floor_db)
+    if found.snr_db >= floor_db:
+        return found
+    raise _diverges(found, first_divergence(after, observe(before, calls[0]), calls[0], floor_db))
+
+
+def _diverges(found: Parity, node: str | None) -> VerificationFailed:
+    place = f"the first node that diverges is `{node}`" if node else "no single node could be named"
+    return VerificationFailed(
+        f"outputs agree to {found.snr_db:.1f} dB only, {found.floor_db:.0f} dB are needed; {place}",
+        where=found.stage,
+        todo="report the model, or try another runtime",
+    )
+
+
+def first_divergence(
+    model: onnx.ModelProto, reference: Mapping[str, np.ndarray], call: Call, floor_db: float
+) -> str | None:
+    """The first node, in order, whose value differs from the reference value of the same name.
+
+    Args:
+        model: the graph under suspicion.
+        reference: values of the stage before, by name.
+        call: the inputs that both saw.
+        floor_db: a value below this ratio diverges.
+    """
+    shared = [name for name in node_outputs(model.graph) if name in reference]
+    values = observe(model, call, shared) if shared else {}
+    writer = {name: node.name or node.op_type for node in model.graph.node for name in node.output}
+    for name in shared:
+        expected, value = reference[name], values.get(name)
+        if value is None or value.dtype.kind != "f" or value.size != expected.size:
+            continue
+        if snr_db([expected.reshape(-1)], [value.reshape(-1)]) < floor_db:
+            return writer[name]
+    return None
+
+
+def traced_values(network: torch.nn.Module, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Every intermediate value of a torch module, by the name that the dynamo exporter gives it."""
+    import torch
+    from torch.fx.interpreter import Interpreter
+
+    values: dict[str, np.ndarray] = {}
+
+    class Recorder(Interpreter):
+        def run_node(self, n: torch.fx.Node) -> object:
+            result = super().run_node(n)
+            if isinstance(result, torch.Tensor):
+                values[n.name] = result.detach().numpy().copy()
+            return result
+
+    tensors = tuple(torch.from_numpy(array.copy()) for array in inputs)
+    try:
+        program = torch.export.export(network, tensors)
+    except Exception:  # noqa: BLE001 - only the name of a node is at stake; the failure itself is reported
+        return {}
+    with torch.no_grad():
+        Recorder(program.run_decompositions().module()).run(*tensors)  # type: ignore[no-untyped-call]
+    return values
