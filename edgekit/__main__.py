@@ -1,0 +1,5 @@
+"""`python -m edgekit` is the same as `edgekit`."""
+
+from edgekit.cli.main import main
+
+main()

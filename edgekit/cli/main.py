@@ -1,0 +1,98 @@
+"""The entry point: finds the command, prints every refusal as one line, and sets the exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from edgekit import __version__
+from edgekit.errors import EdgekitError
+
+COMMANDS = {
+    "build": "Compress, convert, verify and package a network for a target",
+    "plan": "Show the candidates for a target with their predicted cost; changes nothing",
+    "bench": "Measure a bundle on a device",
+    "verify": "Check a bundle's digests, schema and golden outputs",
+    "inspect": "Show a bundle or a model: layers, parameters, MACs, activation peak",
+    "targets": "List, show and validate targets and profiles",
+    "completion": "Print the shell completion script",
+}
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """Imports a command's file when the command is called, so that `--help` starts as fast as click does."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order in which one uses them."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of that name."""
+        del ctx
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"edgekit.cli.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from COMMANDS, importing none of them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgekit")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def edgekit(debug: bool) -> None:  # `main` looks for --debug itself, wherever it stands
+    """Fit a trained network to a device, with proof.
+
+    \b
+    Example:
+      edgekit build examples/digits/task.py --target rpi4 -o dist/digits-rpi4
+      edgekit bench dist/digits-rpi4
+
+    Exit status: 0 met or predicted to be met, 1 internal error, 2 bad input, 3 budget not met or unproven,
+    4 something outside is missing or failed, 5 verification failed, 130 interrupted.
+    """
+    del debug
+
+
+def main() -> None:
+    """Run the command line; the only place that prints errors and exits."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        edgekit.main(arguments, prog_name="edgekit", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say("interrupted; finished stages are kept and a rerun goes on from there")
+        sys.exit(INTERRUPTED)
+    except EdgekitError as error:
+        _reraise_if_debugging(error)
+        _say(f"error: {error}")
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the last resort: one line, and where to find more
+        _reraise_if_debugging(error)
+        _say(f"internal error: {type(error).__name__}: {error}; run `edgekit --debug ...` for the traceback")
+        sys.exit(EdgekitError.exit_status)
+
+
+def _say(line: str) -> None:
+    click.echo(" ".join(line.split()), err=True)
+
+
+def _reraise_if_debugging(error: Exception) -> None:
+    if "--debug" in sys.argv:
+        raise error

@@ -1,0 +1,188 @@
+"""One benchmark from the fresh process to the record: check, load, first call, warm up, measure, judge."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Callable, Iterator
+
+SCHEMA = "edgekit.bench/1"
+
+Say = Callable[[str], None]
+
+
+def benchmark(runner: Any, bundle: str, *, mode: str, threads: int | None, say: Say) -> dict[str, Any]:
+    """Measure the bundle by the protocol `mode`; the files and the golden outputs are checked before.
+
+    Args:
+        runner: the module `run`.
+        bundle: its folder.
+        mode: "quick", "standard" or "strict".
+        threads: that one inference may use; None means what the bundle asks for.
+        say: takes one line of progress.
+
+    Returns:
+        The record, schema "edgekit.bench/1"; every figure's key ends in its unit.
+    """
+    manifest = runner.read_manifest(bundle)
+    say("checking the files")
+    runner.refuse_damage(bundle, manifest)
+    say("measuring memory in a run of its own")
+    memory = runner.probe_runtime(bundle, threads)
+    memory["artifact_mb"] = os.path.getsize(os.path.join(bundle, manifest["artifact"])) / 1e6
+    say("loading the model")
+    model, samples, start_up = open_model(runner, bundle, manifest, threads)
+    say("comparing the golden outputs")
+    lowest_db = runner.compare_golden(bundle, model, samples)
+    timed = time_model(runner, model, [feeds for feeds, _ in samples], mode, say)
+    latency = runner.part("percentiles").summarize(timed["measured"]["samples_ms"])
+    facts = runner.part("facts").gather(("numpy", runner.part("session").RUNTIME))
+    warnings = find_warnings(runner, timed, latency, model.threads, facts)
+    result = {
+        "schema": SCHEMA,
+        "bundle": describe_bundle(manifest),
+        "protocol": describe_protocol(mode, model.threads, timed, len(samples)),
+        **start_up,
+        "latency": dict(latency, max_of_all_runs_ms=timed["measured"]["max_of_all_runs_ms"]),
+        "memory": memory,
+        "golden_lowest_snr_db": None if math.isinf(lowest_db) else round(lowest_db, 2),
+        "facts": facts,
+        "snapshots": timed["snapshots"],
+        "usage": timed["usage"],
+        "warnings": warnings,
+        "notes": find_notes(manifest, model.threads, facts, latency),
+        "contaminated": bool(warnings),
+        "samples_ms": timed["measured"]["samples_ms"],
+    }
+    return {key: rounded(value) for key, value in result.items()}
+
+
+def open_model(
+    runner: Any, bundle: str, manifest: Any, threads: int | None
+) -> tuple[Any, Any, dict[str, float]]:
+    """Import the runtime, load the model, run it once; each of the three timed."""
+    samples = runner.read_golden(bundle, manifest)
+    runner.part("facts")  # loading the model asks it for the cores; its own compilation is not load time
+    start = time.perf_counter()
+    runner.with_runtime(bundle, runner.part("session").version)
+    imported = time.perf_counter()
+    model = runner.load(bundle, threads)
+    loaded = time.perf_counter()
+    runner.with_runtime(bundle, lambda: model.run(samples[0][0]))
+    called = time.perf_counter()
+    seconds = {
+        "runtime_import_ms": imported - start,
+        "load_ms": loaded - imported,
+        "first_call_ms": called - loaded,
+    }
+    return model, samples, {name: value * 1000 for name, value in seconds.items()}
+
+
+def time_model(runner: Any, model: Any, feeds: list[Any], mode: str, say: Say) -> dict[str, Any]:
+    """Warm up and measure, with the state of the machine before, during (strict) and after."""
+    measure, facts = runner.part("measure"), runner.part("facts")
+    protocol = measure.PROTOCOLS[mode]
+
+    def tick(stage: str, runs: int, seconds: float) -> None:
+        limit = measure.WARM_UP if stage == "warming up" else protocol
+        say(f"{stage}: {runs} runs, {seconds:.0f} of {limit['min_seconds']:.0f} s")
+
+    warm_up = measure.warm_up(model.run, feeds, tick)
+    with watched(facts.__file__ if mode == "strict" else None) as seen:
+        before, used = facts.snapshot(), facts.usage()
+        start = time.perf_counter()
+        measured = measure.measure(model.run, feeds, protocol, tick)
+        wall = time.perf_counter() - start
+        now, after = facts.usage(), facts.snapshot()
+    usage = {key: None if used[key] is None else now[key] - used[key] for key in used}
+    return {
+        "warm_up": warm_up,
+        "measured": measured,
+        "usage": dict(usage, wall_seconds=wall),
+        "snapshots": [before, *seen, after],
+    }
+
+
+@contextlib.contextmanager
+def watched(program: str | None) -> Iterator[list[Any]]:
+    """Take a snapshot a second in a process of its own; the list is filled when the block ends."""
+    seen: list[Any] = []
+    if program is None:
+        yield seen
+        return
+    with tempfile.TemporaryFile() as lines:
+        command = [sys.executable, program, "--watch"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=lines) as watcher:
+            yield seen
+            watcher.communicate(timeout=60)
+        lines.seek(0)
+        seen.extend(json.loads(line) for line in lines)
+
+
+def find_warnings(
+    runner: Any, timed: dict[str, Any], latency: dict[str, Any], threads: int, facts: dict[str, Any]
+) -> list[str]:
+    """What makes the timing doubtful, one sentence each."""
+    warnings: list[str] = runner.part("contamination").find(
+        timed["snapshots"], timed["usage"], latency, threads=threads, cores=facts["cores"]
+    )
+    if not timed["warm_up"]["steady"]:
+        warnings.append(
+            f"the time of a call had not settled after {timed['warm_up']['seconds']:.0f} s of warm-up"
+        )
+    return warnings
+
+
+def find_notes(
+    manifest: dict[str, Any], threads: int, facts: dict[str, Any], latency: dict[str, Any]
+) -> list[str]:
+    """What a reader of the figures must know beside them."""
+    notes = [f"{name}: {reason}" for name, reason in latency["not_given"].items()]
+    asked = manifest["runtime"]["threads"]
+    if threads != asked:
+        notes.append(f"the bundle asks for {asked} threads, measured with {threads}")
+    if facts["governor"] not in (None, "performance"):
+        notes.append(f"the clock governor is {facts['governor']}, not performance")
+    if facts["emulated"]:
+        notes.append(f"emulated ({facts['emulated_how']}): these times say nothing about a device")
+    return notes
+
+
+def describe_bundle(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Which bundle was measured."""
+    return {
+        "name": manifest["name"],
+        "target": manifest["device"]["target"],
+        "profile": manifest["device"]["profile"],
+        "artifact_sha256": manifest["files"][manifest["artifact"]]["sha256"],
+    }
+
+
+def describe_protocol(mode: str, threads: int, timed: dict[str, Any], samples: int) -> dict[str, Any]:
+    """How it was measured."""
+    return {
+        "mode": mode,
+        "threads": threads,
+        "stream": "single: the next call starts when the last has ended",
+        "timer": "time.perf_counter_ns around one call of the runtime",
+        "inputs": f"{samples} golden samples in turn",
+        "percentiles": "p90, p95, p99 by MLPerf early stopping at 99 % confidence; p10, p50 plain",
+        "warm_up": timed["warm_up"],
+        "runs": timed["measured"]["runs"],
+        "seconds": timed["measured"]["seconds"],
+    }
+
+
+def rounded(value: Any) -> Any:
+    """The same data with every number at six digits behind the point: a nanosecond in milliseconds."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value

@@ -1,0 +1,144 @@
+"""The commands of `run.py`: each takes the parsed options, the bundle's folder and the module `run`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from typing import Any, Mapping
+
+
+def run(options: Any, bundle: str, runner: Any) -> int:
+    """Do what the options ask; returns the exit status."""
+    if options.info:
+        return info(bundle, runner)
+    if options.memory:
+        return memory(options, bundle, runner)
+    if options.check:
+        return check(options, bundle, runner)
+    if options.bench:
+        return bench(options, bundle, runner)
+    return predict(options, bundle, runner)
+
+
+def info(bundle: str, runner: Any) -> int:
+    """Say what the model is; needs neither numpy nor the runtime."""
+    manifest = runner.read_manifest(bundle)
+    print(f"{manifest['name']}, built for {manifest['device']['target']}")
+    print(f"runs on {manifest['runtime']['name']} {manifest['runtime']['version']}")
+    for kind in ("inputs", "outputs"):
+        for spec in manifest[kind]:
+            shape = ", ".join(str(size) for size in spec["shape"])
+            print(f"{kind[:-1]} {spec['name']}: {spec['dtype']}[{shape}]")
+    return 0
+
+
+def memory(options: Any, bundle: str, runner: Any) -> int:
+    """Load and run the model, and print what memory that took, as JSON."""
+    facts = runner.part("facts")
+    manifest = runner.read_manifest(bundle)
+    samples = runner.read_golden(bundle, manifest)
+    runner.with_runtime(bundle, runner.part("session").version)
+    before = facts.rss_mb()
+    model = runner.load(bundle, options.threads)
+    for number in range(10):
+        feeds = samples[number % len(samples)][0]
+        runner.with_runtime(bundle, lambda feeds=feeds: model.run(feeds))
+    print(json.dumps({"before_load_rss_mb": before, "peak_rss_mb": facts.peak_rss_mb()}))
+    return 0
+
+
+def check(options: Any, bundle: str, runner: Any) -> int:
+    """Compare the files with their digests and the outputs with the golden ones."""
+    manifest = runner.read_manifest(bundle)
+    runner.refuse_damage(bundle, manifest)
+    samples = runner.read_golden(bundle, manifest)
+    runner.probe_runtime(bundle, options.threads)
+    lowest = runner.compare_golden(bundle, runner.load(bundle, options.threads), samples)
+    agreement = "exactly" if math.isinf(lowest) else f"to {lowest:.1f} dB"
+    floor = manifest["golden"]["min_snr_db"]
+    print(
+        f"check passed: {len(manifest['files'])} files have their digests, "
+        f"{len(samples)} golden samples agree {agreement} (at least {floor:g} dB)"
+    )
+    return 0
+
+
+def bench(options: Any, bundle: str, runner: Any) -> int:
+    """Measure, and print the result as JSON or write it to a file."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    result = runner.part("benchmark").benchmark(
+        runner, bundle, mode=options.mode, threads=options.threads, say=say
+    )
+    samples = result.pop("samples_ms")
+    # The samples on one line, all else to be read.
+    text = json.dumps(result, indent=2)[:-2] + f',\n  "samples_ms": {json.dumps(samples)}\n}}\n'
+    if options.output:
+        write(options.output, text.encode("ascii"), runner)
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def predict(options: Any, bundle: str, runner: Any) -> int:
+    """Predict from files; prints the outputs as JSON or saves them as .npz."""
+    inputs = runner.part("inputs")
+    arrays: dict[str, Any] = {}
+    for number, path in enumerate(options.input, start=1):
+        read = runner.with_runtime(bundle, lambda path=path: inputs.read_arrays(path))
+        arrays.update({name or f"#{number}": array for name, array in read.items()})
+    model = runner.load(bundle, options.threads)
+    ordered = inputs.match(arrays, model.inputs)
+    start = time.perf_counter()
+    outputs = runner.with_runtime(bundle, lambda: model.predict(*ordered))
+    taken_ms = (time.perf_counter() - start) * 1000
+    named = outputs if isinstance(outputs, tuple) else (outputs,)
+    result = {spec["name"]: named[i] for i, spec in enumerate(model.outputs)}
+    if options.save:
+        save(options.save, result, runner)
+        print(f"wrote {options.save}")
+    else:
+        shown = {name: show(array) for name, array in result.items()}
+        print(json.dumps({"outputs": shown, "first_call_ms": round(taken_ms, 3)}))
+    return 0
+
+
+def show(array: Any) -> dict[str, Any]:
+    """An array as JSON data; NaN and infinite values become null."""
+    import numpy
+
+    array = numpy.asarray(array)
+    values = array
+    if array.dtype.kind in "fc" and not numpy.isfinite(array).all():
+        values = numpy.where(numpy.isfinite(array), array.astype(object), None)
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "values": values.tolist()}
+
+
+def save(path: str, arrays: Mapping[str, Any], runner: Any) -> None:
+    """Write the arrays as .npz, whole or not at all."""
+    import io
+
+    import numpy
+
+    buffer = io.BytesIO()
+    numpy.savez(buffer, allow_pickle=False, **dict(arrays))
+    write(path, buffer.getvalue(), runner)
+
+
+def write(path: str, content: bytes, runner: Any) -> None:
+    """Write a file so that it is there whole or not at all."""
+    half = f"{path}.{os.getpid()}.half"
+    try:
+        with open(half, "wb") as file:
+            file.write(content)
+        os.replace(half, path)
+    except OSError as error:
+        raise runner.Refused(f"{path}: {error.strerror}; choose another path", runner.BAD_INPUT) from error
+    finally:
+        if os.path.exists(half):
+            os.remove(half)

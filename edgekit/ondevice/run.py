@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Run the model of an edgekit bundle: predict, check, measure. Needs numpy and the runtime, nothing else.
+
+As a program: `python run.py --help`. As a module, from any folder:
+
+    import run
+    model = run.load()
+    scores = model.predict(image)        # or run.predict(image), which loads at the first call
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import types
+from typing import Any, Callable, Sequence, TypeVar
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCHEMA = "edgekit.bundle/1"
+BAD_INPUT, RUNTIME_MISSING, CHECK_FAILED = 2, 4, 5
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """One line for the user, and the exit status of the program."""
+
+    def __init__(self, line: str, status: int) -> None:
+        super().__init__(line)
+        self.status = status
+
+
+class Model:
+    """A loaded model.
+
+    Attributes:
+        manifest: what the bundle says about itself.
+        inputs, outputs: what it takes and gives: dicts with `name`, `shape` (a word is a free axis), `dtype`.
+        threads: that one inference uses.
+        run: the bare call, from input name -> array to the list of outputs; checks nothing.
+    """
+
+    def __init__(self, bundle: str, threads: int | None = None) -> None:
+        self.manifest = read_manifest(bundle)
+        self.inputs, self.outputs = self.manifest["inputs"], self.manifest["outputs"]
+        self.threads = threads or min(self.manifest["runtime"]["threads"], part("facts").usable_cores())
+        path = os.path.join(bundle, self.manifest["artifact"])
+        if not os.path.isfile(path):
+            raise Refused(f"{path} is missing; copy the bundle again", CHECK_FAILED)
+        names = [spec["name"] for spec in self.outputs]
+        open_session = part("session").open_session
+        self.run = with_runtime(bundle, lambda: open_session(path, threads=self.threads, outputs=names))
+
+    def predict(self, *arrays: Any) -> Any:
+        """The output for one call: an array, or a tuple of arrays if the model has several outputs.
+
+        Raises:
+            WrongInput: an array does not fit (number, dtype, shape, NaN); the class is in inputs.py.
+        """
+        checked = part("inputs").check(arrays, self.inputs)
+        outputs = self.run({spec["name"]: checked[i] for i, spec in enumerate(self.inputs)})
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def load(bundle: str | None = None, threads: int | None = None) -> Model:
+    """Load the model of this bundle, or of the one in the folder `bundle`.
+
+    Args:
+        bundle: another bundle's folder.
+        threads: that one inference may use; None means what the bundle asks for, at most the cores.
+
+    Raises:
+        Refused: the runtime is missing, or the bundle is damaged.
+    """
+    return Model(bundle or HERE, threads)
+
+
+_loaded: list[Model] = []
+
+
+def predict(*arrays: Any) -> Any:
+    """Predict with this bundle's model, which is loaded at the first call; see `Model.predict`."""
+    if not _loaded:
+        _loaded.append(load())
+    return _loaded[0].predict(*arrays)
+
+
+def part(name: str) -> types.ModuleType:
+    """A sibling file as a module, loaded by its path and compiled from its source, never from a cache."""
+    path = os.path.join(HERE, name + ".py")
+    unique = f"edgekit_bundle_{name}_{abs(hash(HERE))}"
+    if unique in sys.modules:
+        return sys.modules[unique]
+    spec = importlib.util.spec_from_file_location(unique, path)
+    if spec is None or not os.path.isfile(path):
+        raise Refused(f"{path} is missing; copy the bundle again", CHECK_FAILED)
+    module = importlib.util.module_from_spec(spec)
+    with open(path, "rb") as file:
+        exec(compile(file.read(), path, "exec"), module.__dict__)  # noqa: S102 - this bundle's own file
+    sys.modules[unique] = module
+    return module
+
+
+def read_manifest(bundle: str) -> dict[str, Any]:
+    """The manifest of the bundle as plain data.
+
+    Raises:
+        Refused: there is none, or it is not one that this file understands.
+    """
+    path = os.path.join(bundle, "manifest.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}; is this an edgekit bundle?", BAD_INPUT) from error
+    except ValueError as error:
+        raise Refused(f"{path}: not valid JSON; copy the bundle again", CHECK_FAILED) from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise Refused(f"{path}: not a manifest of schema {SCHEMA}", CHECK_FAILED)
+    return manifest
+
+
+def with_runtime(bundle: str, action: Callable[[], T]) -> T:
+    """Do what needs numpy or the runtime; a missing package becomes one line with the remedy."""
+    try:
+        return action()
+    except ImportError as error:
+        requirements = os.path.join(bundle, "requirements.txt")
+        remedy = f"run `{os.path.basename(sys.executable)} -m pip install -r {requirements}`"
+        raise Refused(f"{error}; {remedy}", RUNTIME_MISSING) from error
+    except Exception as error:
+        if hasattr(error, "status"):
+            raise
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refused(f"the runtime refuses the model: {line[:300]}", RUNTIME_MISSING) from error
+
+
+def refuse_damage(bundle: str, manifest: dict[str, Any]) -> None:
+    """Raise Refused when a file is not what the manifest lists."""
+    wrong = part("check").wrong_files(bundle, manifest["files"])
+    if wrong:
+        more = f", and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
+        raise Refused(f"check failed: {wrong[0]}{more}; copy the bundle again", CHECK_FAILED)
+
+
+def read_golden(bundle: str, manifest: dict[str, Any]) -> list[Any]:
+    """The golden samples: (input name -> array, list of output arrays)."""
+    inputs, listed = part("inputs"), manifest["golden"]
+    path = os.path.join(bundle, listed["file"])
+    arguments = (path, manifest["inputs"], manifest["outputs"], listed["samples"])
+    try:
+        return list(with_runtime(bundle, lambda: inputs.read_golden(*arguments)))
+    except inputs.WrongInput as error:
+        raise Refused(f"check failed: {error}; copy the bundle again", CHECK_FAILED) from error
+
+
+def compare_golden(bundle: str, model: Model, samples: Sequence[Any]) -> float:
+    """Run the golden samples; returns the lowest signal-to-noise ratio, dB.
+
+    Raises:
+        Refused: an output is not what it must be.
+    """
+    names = [spec["name"] for spec in model.outputs]
+    floor, lowest = model.manifest["golden"]["min_snr_db"], math.inf
+    for number, (feeds, expected) in enumerate(samples):
+        got = with_runtime(bundle, lambda feeds=feeds: model.run(feeds))  # type: ignore[misc]
+        snr_db, wrong = part("check").compare(expected, got, names, floor)
+        if wrong:
+            raise Refused(f"check failed: golden sample {number}: {wrong}", CHECK_FAILED)
+        lowest = min(lowest, snr_db)
+    return lowest
+
+
+def probe_runtime(bundle: str, threads: int | None) -> dict[str, Any]:
+    """Load and run the model in a process of its own; returns its memory figures.
+
+    A runtime built for another CPU does not raise: it kills the process. Here that becomes one line.
+    """
+    command = [sys.executable, os.path.abspath(__file__), "--bundle", bundle, "--memory"]
+    command += ["--threads", str(threads)] if threads else []
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        hint = ": this build needs instructions that this CPU lacks" if name == "SIGILL" else ""
+        raise Refused(
+            f"the runtime crashed with {name}{hint}; install another version of it", RUNTIME_MISSING
+        )
+    if done.returncode > 0:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
+        known = done.returncode in (BAD_INPUT, RUNTIME_MISSING, CHECK_FAILED)
+        line = lines[-1].replace("run.py: ", "", 1)
+        raise Refused(line, done.returncode if known else RUNTIME_MISSING)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    options = parse(arguments)
+    bundle = os.path.abspath(options.bundle)
+    commands = part("commands")
+    try:
+        return int(commands.run(options, bundle, sys.modules[__name__]))
+    except Exception as error:
+        status = getattr(error, "status", None)
+        if status is None:
+            raise
+        print(f"run.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return int(status)
+    except KeyboardInterrupt:
+        print("run.py: interrupted", file=sys.stderr)
+        return 130
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="run.py", description="Predict with, check or measure this model.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", action="store_true", help="compare files and golden outputs (exit 0 or 5)")
+    action.add_argument("--bench", action="store_true", help="measure latency and memory, print JSON")
+    action.add_argument("--input", action="append", metavar="FILE", help="predict from a .npy or .npz file")
+    action.add_argument("--info", action="store_true", help="say what this model is")
+    action.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_const", const="quick", dest="mode", help="about 10 s")
+    length.add_argument("--strict", action="store_const", const="strict", dest="mode", help="about 10 min")
+    parser.set_defaults(mode="standard")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads that one inference may use")
+    parser.add_argument("--output", metavar="FILE", help="write the JSON of --bench there")
+    parser.add_argument("--save", metavar="FILE.npz", help="write the outputs of --input there")
+    parser.add_argument("--bundle", default=HERE, metavar="DIR", help="another bundle's folder")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1024:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 1024")
+    return value
+
+
+if __name__ == "__main__":
+    # As a program, this folder must not lend its files to `import`: only `part` loads them.
+    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder or os.curdir) != HERE]
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The planner: try recipes, mildest first, and stop at the first that fits the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from edgekit.cost import Cost, Status, Verdict, judge, outcome, show_value
+from edgekit.errors import BadInput
+from edgekit.plan.candidates import Candidate
+from edgekit.result import Tried
+
+FITS: tuple[Status, ...] = ("MET", "PREDICTED")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What the search came to.
+
+    Attributes:
+        tried: every candidate, in order, built or not, each with its reason.
+        shipped: index of the one to ship: the first that fits, else the nearest; None when none was built.
+    """
+
+    tried: tuple[Tried, ...]
+    shipped: int | None
+
+
+def search(
+    candidates: Sequence[Candidate],
+    budget: Cost,
+    *,
+    foresee: Callable[[Candidate], Cost],
+    realise: Callable[[Candidate], Tried],
+) -> Found:
+    """The mildest candidate that fits the budget.
+
+    Args:
+        candidates: mildest first; the first one is the float baseline.
+        budget: the limits.
+        foresee: predicts a candidate's cost without building it.
+        realise: builds a candidate, and measures or predicts its cost and quality; raises BadInput where a
+            step cannot treat the network.
+    """
+    tried: list[Tried] = []
+    for candidate in candidates:
+        foreseen = foresee(candidate)
+        if tried and (hopeless := _hopeless(foreseen, budget)):
+            tried.append(skip(candidate, foreseen, budget, hopeless))
+            continue
+        tried.append(_judge(realise_or_say_why(candidate, foreseen, budget, realise), tried, budget))
+        if _fits(tried[-1]):
+            return Found(tried=tuple(tried), shipped=len(tried) - 1)
+    _build_the_fastest_if_all_were_skipped(candidates, tried, budget, realise)
+    return Found(tried=tuple(tried), shipped=_nearest(tried))
+
+
+def _hopeless(foreseen: Cost, budget: Cost) -> str:
+    """Why a candidate need not be built: even the lower end of its prediction misses a limit."""
+    missed = [verdict for verdict in judge(foreseen, budget) if verdict.status == "NOT MET"]
+    return f"not built: {missed[0].reason}" if missed else ""
+
+
+def skip(candidate: Candidate, foreseen: Cost, budget: Cost, reason: str) -> Tried:
+    """A candidate that was not built."""
+    return Tried(
+        name=candidate.name,
+        recipe=candidate.recipe.data(),
+        cost=foreseen,
+        verdicts=tuple(judge(foreseen, budget)),
+        realised=False,
+        reason=reason,
+    )
+
+
+def realise_or_say_why(
+    candidate: Candidate, foreseen: Cost, budget: Cost, realise: Callable[[Candidate], Tried]
+) -> Tried:
+    """The candidate built, or skipped with the reason why a step cannot treat this network."""
+    try:
+        return realise(candidate)
+    except BadInput as error:
+        if not candidate.recipe.steps:
+            raise  # the float baseline: nothing can be built at all
+        return skip(candidate, foreseen, budget, f"cannot be built: {error}")
+
+
+def _judge(candidate: Tried, earlier: Sequence[Tried], budget: Cost) -> Tried:
+    """The candidate with its verdicts, and the reason why it is shipped or not."""
+    if not candidate.realised:
+        return candidate
+    verdicts = tuple(judge(candidate.cost, budget))
+    status = outcome(list(verdicts))
+    candidate = replace(candidate, verdicts=verdicts, outcome=status)
+    if useless := _gains_nothing(candidate, earlier):
+        return replace(candidate, reason=useless, outcome="NOT MET")
+    if status in FITS:
+        return replace(candidate, reason="the mildest recipe inside the budget")
+    missed = next(verdict for verdict in verdicts if verdict.status == status)
+    return replace(candidate, reason=missed.reason)
+
+
+def _gains_nothing(candidate: Tried, earlier: Sequence[Tried]) -> str:
+    """Why a step that is slower than float is not shipped: its parent missed neither size nor memory."""
+    chosen = next((route for route in candidate.routes if route.chosen), None)
+    if chosen is None or chosen.latency_ratio is None or chosen.latency_ratio >= 1 or not earlier:
+        return ""
+    smaller_is_needed = any(
+        verdict.status != "MET" and verdict.name in ("size_mb", "peak_memory_mb")
+        for verdict in earlier[0].verdicts
+    )
+    if smaller_is_needed:
+        return ""
+    return f"int8 is not chosen: {chosen.latency_ratio:.2f}x the speed of float in an alternating run here"
+
+
+def _fits(candidate: Tried) -> bool:
+    return candidate.realised and candidate.outcome in FITS
+
+
+def _build_the_fastest_if_all_were_skipped(
+    candidates: Sequence[Candidate],
+    tried: list[Tried],
+    budget: Cost,
+    realise: Callable[[Candidate], Tried],
+) -> None:
+    """When every compressed candidate was given up unseen, build the one predicted fastest."""
+    if any(item.realised for item in tried[1:]):
+        return
+    skipped = [i for i, item in enumerate(tried) if not item.realised and item.reason.startswith("not built")]
+    if not skipped:
+        return
+    index = min(skipped, key=lambda i: _latency(tried[i]))
+    built = realise_or_say_why(candidates[index], tried[index].cost, budget, realise)
+    tried[index] = _judge(built, tried[:1], budget)
+
+
+def _latency(item: Tried) -> float:
+    figure = item.cost.latency_p50_ms
+    return figure.value if figure else float("inf")
+
+
+def _nearest(tried: Sequence[Tried]) -> int | None:
+    """The built candidate that misses by least: fewest sure misses first, then the smallest worst excess."""
+    built = [index for index, item in enumerate(tried) if item.realised]
+
+    def distance(index: int) -> tuple[int, float]:
+        verdicts = tried[index].verdicts
+        misses = sum(verdict.status == "NOT MET" for verdict in verdicts)
+        return misses, max((verdict.excess for verdict in verdicts), default=0.0)
+
+    return min(built, key=distance, default=None)
+
+
+def what_to_relax(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """For each limit that the nearest recipe misses, the value at which it would be met."""
+    lines = []
+    for verdict in verdicts:
+        figure = verdict.figure
+        if verdict.status in FITS:
+            continue
+        if figure is None:
+            lines.append(verdict.reason)
+            continue
+        needed = figure.high if figure.high is not None else figure.value
+        lines.append(
+            f"{verdict.reason}; met at a limit of {show_value(verdict.name, needed)}"
+            + (", or measure it on the device" if figure.how == "predicted" else "")
+        )
+    return tuple(lines)

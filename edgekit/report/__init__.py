@@ -1,0 +1,1 @@
+"""What the user reads: terminal, HTML and JSON from one result."""

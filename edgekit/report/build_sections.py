@@ -1,0 +1,202 @@
+"""The parts of a build's page: limits, candidates, routes, parity."""
+
+from __future__ import annotations
+
+from edgekit.cost import LABELS, Figure, Status
+from edgekit.report.charts import Point, budget_bar, ratio_bar, scatter
+from edgekit.report.markup import Markup, bullets, element, join, said, section, table, text
+from edgekit.report.words import (
+    UNKNOWN,
+    clean,
+    decibel_text,
+    interval_text,
+    latency_field,
+    limit_label,
+    quality_name,
+    ratio_text,
+    score_text,
+    subject,
+    value_text,
+)
+from edgekit.result import BuildResult, Parity, Route, Tried
+
+
+def verdict_mark(status: str) -> Markup:
+    """The verdict as a coloured word."""
+    return element("span", text(status), class_=f"verdict {status.lower().replace(' ', '-')}")
+
+
+def how_mark(figure: Figure | None) -> Markup:
+    """How a figure was got, as a word in a frame: solid, dashed or dotted."""
+    return element("span", text(figure.how), class_=f"how {figure.how}") if figure else Markup("")
+
+
+def figure_cell(name: str, figure: Figure | None) -> Markup:
+    """A figure with its interval below it."""
+    interval = interval_text(name, figure)
+    below = element("span", text(interval), class_="sub") if interval else Markup("")
+    return element("span", text(value_text(name, figure)), below, class_="figures")
+
+
+def limits_section(result: BuildResult) -> Markup:
+    """Each limit as a bar of the figure against it."""
+    tried = subject(result)
+    if tried is None or not any(result.budget.known()):
+        return section("Budget", element("p", text("No limit was named.")))
+    verdicts = {verdict.name: verdict for verdict in tried.verdicts}
+    rows = []
+    for name, limit in result.budget.known():
+        verdict = verdicts.get(name)
+        figure = verdict.figure if verdict else getattr(tried.cost, name)
+        rows.append(_limit_row(tried, name, limit, figure, verdict.status if verdict else "UNPROVEN"))
+    heads = ("limit", "figure against limit", "figure", "at most", "how", "verdict")
+    intro = (
+        "The upright line is the limit. Whiskers are the interval of a prediction; a hatched bar is not decided: "
+        "measure on the device."
+    )
+    caption = f"How {clean(tried.name)} stands against the budget"
+    give = [element("h3", text("To meet the budget")), bullets(result.relax)] if result.relax else []
+    return section("Budget", table(caption, heads, rows), *give, intro=intro)
+
+
+def _limit_row(tried: Tried, name: str, limit: Figure, figure: Figure | None, status: Status) -> list[Markup]:
+    label = limit_label(name, tried.quality)
+    shown, interval = value_text(name, figure), interval_text(name, figure)
+    spoken = f"{label} {shown}{f', {interval}' if interval else ''}, limit {value_text(name, limit)}: {status}"
+    bar = budget_bar(
+        figure.value if figure else None,
+        limit.value,
+        low=figure.low if figure else None,
+        high=figure.high if figure else None,
+        status=status,
+        label=spoken,
+        key=name,
+    )
+    most = element("span", text(value_text(name, limit)), class_="figures")
+    return [text(label), bar, figure_cell(name, figure), most, how_mark(figure), verdict_mark(status)]
+
+
+def candidates_section(result: BuildResult) -> Markup:
+    """All candidates: two charts and a table, which share their numbers."""
+    if not result.tried:
+        return section("Candidates", element("p", text("None was tried.")))
+    latency = latency_field(result.budget, result.tried)
+    charts = element(
+        "div", _scatter(result, "size_mb", "MB"), _scatter(result, latency, "ms"), class_="charts"
+    )
+    quality = next((tried.quality for tried in result.tried if tried.quality), None)
+    heads = ["candidate", "size", LABELS[latency][0], "peak memory", quality_name(quality), "drop", "outcome", "why"]
+    rows = [_candidate_row(result, number, latency) for number in range(len(result.tried))]
+    intro = "Left and below is better. The ring marks the candidate in the bundle."
+    caption = "Every candidate with its cost on the target"
+    return section("Candidates", charts, table(caption, heads, rows), intro=intro)
+
+
+def _scatter(result: BuildResult, name: str, unit: str) -> Markup:
+    points = []
+    for number, tried in enumerate(result.tried):
+        figure, drop = getattr(tried.cost, name), tried.cost.drop
+        known = ", ".join([value_text(name, figure), f"drop {value_text('drop', drop)}"])
+        points.append(
+            Point(
+                x=figure.value if figure else None,
+                y=drop.value * 100 if drop else None,
+                x_low=figure.low if figure else None,
+                x_high=figure.high if figure else None,
+                mark=str(number + 1),
+                name=f"{clean(tried.name)}: {known}",
+                status=tried.outcome or "",
+                shipped=number == result.shipped,
+            )
+        )
+    x_limit, y_limit = getattr(result.budget, name), result.budget.drop
+    title = f"Quality drop over {LABELS[name][0]}"
+    drawing = scatter(
+        points,
+        label=f"{title}: {'; '.join(point.name for point in points)}",
+        x_label=f"{LABELS[name][0]}, {unit}",
+        y_label="drop, %",
+        x_limit=x_limit.value if x_limit else None,
+        y_limit=y_limit.value * 100 if y_limit else None,
+    )
+    return element("figure", element("figcaption", text(title)), drawing)
+
+
+def _candidate_row(result: BuildResult, number: int, latency: str) -> list[Markup]:
+    tried = result.tried[number]
+    outcome = verdict_mark(tried.outcome) if tried.outcome else text("none")
+    state = "shipped" if number == result.shipped else "" if tried.realised else "not built"
+    if state:
+        outcome = join([outcome, element("br"), element("span", text(state), class_="shipped")])
+    here = [f"{LABELS[name][0]} {value_text(name, figure)}" for name, figure in tried.here.known()]
+    reason = [element("span", said(tried.reason))]
+    if here:
+        reason.append(element("span", text(f"on this machine: {', '.join(here)}"), class_="sub"))
+    name = join([element("span", text(number + 1), class_="number"), text(tried.name)])
+    cells = [figure_cell(field, getattr(tried.cost, field)) for field in ("size_mb", latency, "peak_memory_mb")]
+    score = element("span", text(score_text(tried.quality)), class_="figures")
+    drop = figure_cell("drop", tried.cost.drop)
+    return [name, *cells, score, drop, outcome, element("div", *reason, class_="reason")]
+
+
+def routes_section(result: BuildResult) -> Markup:
+    """The ways of quantizing that were tried, with what each gave; nothing when there was none."""
+    tables = [_routes_table(tried) for tried in result.tried if tried.routes]
+    if not tables:
+        return Markup("")
+    intro = (
+        "Several ways of doing the same step, measured on this network against the float32 model in one alternating "
+        "run on this machine, 1 thread. The line is 1: to its right is better."
+    )
+    return section("Quantization routes", *tables, intro=intro)
+
+
+def _routes_table(tried: Tried) -> Markup:
+    heads = ("route", "speed", "size", "drop", "float convolutions left", "kept", "why")
+    return table(f"Routes of {clean(tried.name)}", heads, [_route_row(route) for route in tried.routes])
+
+
+def _route_row(route: Route) -> list[Markup]:
+    speed = ratio_text(route.latency_ratio, "faster", "slower")
+    size = ratio_text(route.size_ratio, "smaller", "larger")
+    drop = UNKNOWN if route.drop is None else f"{route.drop * 100:.2f} %"
+    return [
+        text(route.name),
+        element("div", text(speed), ratio_bar(route.latency_ratio, f"{clean(route.name)}: {speed}")),
+        element("div", text(size), ratio_bar(route.size_ratio, f"{clean(route.name)}: {size}")),
+        element("span", text(drop), class_="figures"),
+        text(UNKNOWN if route.unfused is None else route.unfused),
+        element("span", text("kept"), class_="shipped") if route.chosen else text("no"),
+        element("div", said(route.reason), class_="reason"),
+    ]
+
+
+def parity_section(result: BuildResult) -> Markup:
+    """How close each stage's outputs are to those of the stage before."""
+    heads = ("stage", "signal to noise", "at least", "largest difference", "same top-1", "verdict")
+    tables = [
+        table(f"Stages of {clean(tried.name)}", heads, [_parity_row(parity) for parity in tried.parities])
+        for tried in result.tried
+        if tried.parities
+    ]
+    if not tables:
+        return Markup("")
+    intro = "After each conversion the outputs are compared with those of the stage before, on real inputs."
+    return section("Parity of each stage", *tables, intro=intro)
+
+
+def _parity_row(parity: Parity) -> list[Markup]:
+    agrees = parity.snr_db >= parity.floor_db
+    where = f"diverges at {clean(parity.worst_node)}" if parity.worst_node else "diverges"
+    verdict = element(
+        "span", text("agrees" if agrees else where), class_=f"verdict {'met' if agrees else 'not-met'}"
+    )
+    known = parity.max_abs == parity.max_abs and parity.max_abs != float("inf")
+    return [
+        text(parity.stage),
+        text(decibel_text(parity.snr_db)),
+        text(decibel_text(parity.floor_db)),
+        text(f"{parity.max_abs:.3g}" if known else UNKNOWN),
+        text("does not apply" if parity.top1 is None else f"{parity.top1 * 100:.2f} %"),
+        verdict,
+    ]

@@ -1,0 +1,219 @@
+"""Where target and profile files lie, and what they say after `extends`: YAML to plain data.
+
+What the keys mean is `edgekit.target`'s subject.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+import yaml
+
+from edgekit.errors import BadInput, first_line
+
+Kind = Literal["target", "profile"]
+MAX_BYTES = 256 * 1024
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A file's data with those of its parents merged in; `shown` is the path as people should read it."""
+
+    path: Path
+    shown: str
+    data: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What `--target` and `extends` call it: the file's stem."""
+        return self.path.stem
+
+
+def folders(kind: Kind) -> list[Path]:
+    """Where files of this kind are looked for, first place first."""
+    config = os.environ.get("EDGEKIT_CONFIG")
+    user = Path(config) if config else platformdirs.user_config_path("edgekit")
+    package = Path(__file__).resolve().parent
+    shipped = package / "data" / f"{kind}s"
+    if not shipped.is_dir():  # a checkout, not a wheel
+        shipped = package.parent / f"{kind}s"
+    return [Path(f"{kind}s"), user / f"{kind}s", shipped]
+
+
+def names(kind: Kind) -> list[str]:
+    """Every name of this kind that can be asked for, sorted."""
+    return sorted({path.stem for folder in folders(kind) for path in _files(folder)})
+
+
+def load(kind: Kind, name: str) -> Found:
+    """The data of `name`, a name to look up or the path of a file, with its parents merged in.
+
+    Raises:
+        BadInput: no such name or file, not readable as YAML, or an `extends` that leads nowhere or in a circle.
+    """
+    return _resolve(kind, _find(kind, name, asker=None, seen=()), seen=())
+
+
+def resolve_inline(kind: Kind, data: Mapping[str, Any], *, where: str, folder: Path) -> dict[str, Any]:
+    """The merged data of a mapping written inside another file, at `where`.
+
+    Raises:
+        BadInput: as for `load`.
+    """
+    return _merge_parent(kind, dict(data), asker=where, folder=folder, seen=())
+
+
+def is_path(name: str) -> bool:
+    """Whether the user means a file, not a name to look up."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def near_miss(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was most likely meant."""
+    matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [path for path in paths if path.suffix in {".yaml", ".yml"} and _NAME.fullmatch(path.stem)]
+
+
+def _find(kind: Kind, name: str, *, asker: str | None, seen: tuple[Path, ...]) -> Path:
+    """The first file of that name which is not in `seen`: ./targets/rpi4.yaml may extend the shipped rpi4."""
+    if is_path(name):
+        candidates = [Path(name)]
+    else:
+        fits = _NAME.fullmatch(name)
+        candidates = [
+            path for folder in folders(kind) for path in _files(folder) if fits and path.stem == name
+        ]
+    if not candidates:
+        known = names(kind)
+        meant = near_miss(name, known)
+        raise BadInput(
+            f"there is no {kind} `{name[:64]}`",
+            where=asker,
+            todo=(f"did you mean `{meant}`? " if meant else "")
+            + f"known {kind}s: {', '.join(known) or 'none'}",
+        )
+    for path in candidates:
+        if path.resolve() not in seen:
+            return path
+    chain = " -> ".join(path.stem for path in (*seen, candidates[0]))
+    raise BadInput(f"goes round in a circle: {chain}", where=asker, todo="remove one of these `extends`")
+
+
+def _resolve(kind: Kind, path: Path, *, seen: tuple[Path, ...]) -> Found:
+    data = _read(path)
+    if data.pop("name", path.stem) != path.stem:
+        raise BadInput(
+            f"`name` differs from the name of the file, `{path.stem}`",
+            where=f"{path}: name",
+            todo="remove the key, or rename the file",
+        )
+    if kind == "target" and isinstance(data.get("profile"), str):
+        data["profile"] = {"extends": data["profile"]}  # so that a child may change parts of it
+    merged = _merge_parent(
+        kind, data, asker=f"{path}: extends", folder=path.parent, seen=(*seen, path.resolve())
+    )
+    return Found(path=path, shown=str(path), data=merged)
+
+
+def _merge_parent(
+    kind: Kind, data: dict[str, Any], *, asker: str, folder: Path, seen: tuple[Path, ...]
+) -> dict[str, Any]:
+    if "extends" not in data:
+        return data
+    parent = data.pop("extends")
+    if not isinstance(parent, str) or not parent:
+        raise BadInput(f"must be the name of a {kind}", where=asker, todo="for example `extends: rpi4`")
+    name = str(folder / parent) if is_path(parent) else parent
+    found = _find(kind, name, asker=asker, seen=seen)
+    return _merge(_resolve(kind, found, seen=seen).data, data)
+
+
+def _merge(parent: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Own keys win, mapping by mapping; a figure is replaced whole, so that no value keeps another's source."""
+    merged = dict(parent)
+    for key, value in own.items():
+        old = merged.get(key)
+        whole = not isinstance(value, dict) or not isinstance(old, dict) or "source" in old
+        merged[key] = value if whole else _merge(old, value)  # type: ignore[arg-type]
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its traps: no duplicate keys, no keys that are not text, no references."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, "references (`*name`) are not read", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            text = key.value
+            if not isinstance(text, str) or key.tag != "tag:yaml.org,2002:str":
+                problem = "a key must be text"
+            elif text in seen:
+                problem = f"the key `{text[:64]}` stands twice"
+            else:
+                seen.add(text)
+                continue
+            raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    text = _text(path)
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader that refuses more
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise BadInput(error.problem or "not YAML", where=line, todo="correct the YAML there") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML's constructors of tagged values leak whatever their conversion raises.
+        raise BadInput(
+            f"cannot be read as YAML: {first_line(error)}", where=str(path), todo="correct the file"
+        ) from error
+    if not isinstance(data, dict):
+        raise BadInput(
+            "holds no keys",
+            where=str(path),
+            todo="write `key: value` lines; `edgekit targets schema` lists the keys",
+        )
+    return data
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise BadInput("is not UTF-8 text", where=str(path), todo="save it as UTF-8 YAML") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise BadInput(
+            f"cannot be read: {(reason or first_line(error)).lower()}",
+            where=str(path),
+            todo="give the path of a YAML file, or a name that `edgekit targets` lists",
+        ) from error
+    if len(content) > MAX_BYTES:
+        raise BadInput(f"is larger than {MAX_BYTES // 1024} KiB", where=str(path), todo="give a YAML file")
+    return text

@@ -1,0 +1,147 @@
+"""An ONNX file: read it, check it, and say what it takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from edgekit.errors import BadInput, first_line
+from edgekit.task.record import Loaded
+from edgekit.task.usercode import show_path
+
+# An infinite value in these operators' weights is a broken weight; elsewhere (an attention mask, the bound
+# of a Clip) it may be meant.
+WEIGHTED = {
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN",
+    "BatchNormalization", "LayerNormalization", "InstanceNormalization",
+}  # fmt: skip
+FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphInput:
+    """An input of an ONNX graph. A None in `shape` is a dynamic axis without a name; no shape is no rank."""
+
+    name: str
+    shape: tuple[int | str | None, ...] | None
+    dtype: str
+
+
+def read_onnx(path: Path) -> Loaded:
+    """Read and check an ONNX file and the external data beside it.
+
+    onnx itself confines external data to the file's folder and refuses links out of it.
+
+    Raises:
+        BadInput: the file is not a valid model.
+    """
+    where = show_path(path)
+    try:
+        model = onnx.load(str(path))
+    except DecodeError as error:
+        raise BadInput("is not an ONNX model: it cannot be parsed", where=where, todo=EXPORT_AGAIN) from error
+    except onnx.checker.ValidationError as error:
+        raise BadInput(f"external data cannot be read: {first_line(error)}", where=where) from error
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot be read: {first_line(error)}", where=where) from error
+    if not model.graph.node:
+        raise BadInput("is not an ONNX model: it holds no graph", where=where, todo=EXPORT_AGAIN)
+    check_onnx(model, where)
+    return Loaded(model=model)
+
+
+EXPORT_AGAIN = "export or download it again"
+# Above this protobuf cannot hold a model in one message, so the checker cannot take it from memory.
+PROTOBUF_LIMIT = 2 * 1024**3
+
+
+def check_onnx(model: onnx.ModelProto, where: str) -> None:
+    """Check a model against the ONNX rules, and its weights for values that are not numbers.
+
+    Raises:
+        BadInput: a rule is broken, or a weight is NaN or infinite.
+    """
+    if model.ByteSize() < PROTOBUF_LIMIT:
+        try:
+            onnx.checker.check_model(model)
+        except onnx.checker.ValidationError as error:
+            raise BadInput(f"is not a valid ONNX model: {first_line(error)}", where=where) from error
+    _check_weights(model.graph, where)
+
+
+def read_inputs(model: onnx.ModelProto, where: str) -> tuple[GraphInput, ...]:
+    """The inputs that a call must give: those of the graph that are not initializers.
+
+    Raises:
+        BadInput: there are none, or one is not a tensor of numbers.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    weights |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    inputs = tuple(_read_input(value, where) for value in model.graph.input if value.name not in weights)
+    if not inputs:
+        raise BadInput("the graph has no inputs", where=where)
+    return inputs
+
+
+def _read_input(value: onnx.ValueInfoProto, where: str) -> GraphInput:
+    if not value.type.HasField("tensor_type"):
+        kind = (value.type.WhichOneof("value") or "untyped").removesuffix("_type")
+        raise BadInput(f"input `{value.name}` is of the kind {kind}, only tensors are taken", where=where)
+    tensor = value.type.tensor_type
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    except KeyError as error:
+        raise BadInput(f"input `{value.name}` has no element type", where=where) from error
+    if dtype.kind not in "fiub":
+        raise BadInput(f"input `{value.name}` is of type {dtype.name}, only numbers are taken", where=where)
+    shape = tuple(_read_axis(axis) for axis in tensor.shape.dim) if tensor.HasField("shape") else None
+    return GraphInput(name=value.name, shape=shape, dtype=dtype.name)
+
+
+def _read_axis(axis: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    # Some exporters write 0 or -1 for "any size".
+    if axis.WhichOneof("value") == "dim_value" and axis.dim_value > 0:
+        return int(axis.dim_value)
+    return axis.dim_param or None
+
+
+def walk_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those in the branches and bodies of its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from walk_graphs(inner)
+
+
+def _check_weights(graph: onnx.GraphProto, where: str) -> None:
+    for inner in walk_graphs(graph):
+        weighted = {name for node in inner.node if node.op_type in WEIGHTED for name in node.input}
+        for name, tensor in _named_tensors(inner):
+            if tensor.data_type in FLOATS:
+                _check_weight(name, numpy_helper.to_array(tensor), name in weighted, where)
+
+
+def _named_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
+    for node in graph.node:
+        if node.op_type == "Constant":
+            yield from ((node.output[0], a.t) for a in node.attribute if a.name == "value")
+
+
+def _check_weight(name: str, values: np.ndarray, weighted: bool, where: str) -> None:
+    nans = int(np.isnan(values).sum())
+    if nans:
+        raise BadInput(f"initializer `{name}` holds NaN ({nans} of {values.size} values)", where=where)
+    infinite = int(np.isinf(values).sum())
+    if weighted and infinite:
+        raise BadInput(
+            f"initializer `{name}` holds infinite values ({infinite} of {values.size})", where=where
+        )
