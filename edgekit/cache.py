@@ -6,6 +6,7 @@ versions. It appears by one rename when it is complete, and its files are checke
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -42,33 +43,37 @@ class Cache:
         self.reused: list[str] = []
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
-    def stage(self, title: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-        """The folder of the stage's files: from the cache, or filled by `make` now.
+    def find(self, title: str, key: Mapping[str, Any]) -> Path | None:
+        """The folder of a finished stage's files; None when it is not in the cache.
 
         Args:
-            title: what the user calls it.
+            title: what the user calls the stage.
             key: everything that determines the result, as JSON data.
-            make: writes the files into the folder that it is given.
+        """
+        entry = self._entry(title, key)
+        if not _is_sealed(entry):
+            return None
+        with contextlib.suppress(OSError):  # a cache that may only be read is of use too
+            os.utime(entry)
+        self.reused.append(title)
+        return entry
+
+    def make(self, title: str, key: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
+        """The folder of the stage's files, filled by `fill` now; whole or not there at all.
 
         Raises:
             OutsideFailure: the disk is full or the folder cannot be written.
         """
-        root = self._root()
-        entry = root / digest_of({"stage": title, **key})
-        if _is_sealed(entry):
-            os.utime(entry)
-            self.reused.append(title)
-            return entry
+        entry, root = self._entry(title, key), self._root()
         try:
             root.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
         except OSError as error:
             raise _no_disk(root, error) from error
         try:
-            make(partial)
+            fill(partial)
             _seal(partial)
-            shutil.rmtree(entry, ignore_errors=True)
-            partial.rename(entry)
+            _put(partial, entry)
         except OSError as error:
             raise _no_disk(root, error) from error
         finally:
@@ -76,12 +81,27 @@ class Cache:
         _evict(root, keep=entry)
         return entry
 
+    def _entry(self, title: str, key: Mapping[str, Any]) -> Path:
+        return self._root() / digest_of({"stage": title, **key})
+
     def _root(self) -> Path:
         if self.root is not None:
             return self.root
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="edgekit-")
         return Path(self._scratch.name)
+
+
+def _put(partial: Path, entry: Path) -> None:
+    """Let the entry appear, in place of a damaged one; another build may have made the same one meanwhile."""
+    if _is_sealed(entry):
+        return
+    shutil.rmtree(entry, ignore_errors=True)
+    try:
+        partial.rename(entry)
+    except OSError:
+        if not _is_sealed(entry):
+            raise
 
 
 def _no_disk(root: Path, error: OSError) -> OutsideFailure:

@@ -5,6 +5,7 @@ Imports nothing of edgekit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -93,9 +94,11 @@ LABELS = {
 def show_value(name: str, value: float) -> str:
     """A value of the field `name` as people write it: `12.3 ms`, `0.30 MB`, `0.50 %`."""
     unit = LABELS[name][1]
+    if not math.isfinite(value):
+        return "infinite" if value > 0 else "unknown"
     if not unit:
         return f"{value * 100:.2f} %"
-    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    return f"{value:.0f} {unit}" if 100 <= value < 1e6 else f"{value:.3g} {unit}"
 
 
 def show_figure(name: str, figure: Figure) -> str:
@@ -131,7 +134,7 @@ def _judge_one(name: str, limit: Figure, figure: Figure | None) -> Verdict:
         return Verdict(name=name, limit=limit, figure=figure, status=status, excess=excess, reason=reason)
 
     label, most = LABELS[name][0], show_value(name, limit.value)
-    if figure is None:
+    if figure is None or math.isnan(figure.value):
         return verdict("UNPROVEN", f"nothing was measured or predicted for {label}, limit {most}")
     if figure.how == "emulated" and name.startswith("latency"):
         return verdict("UNPROVEN", f"{label}: time under emulation says nothing about the device")

@@ -26,7 +26,7 @@ class EdgekitError(Exception):
         self.what, self.where, self.todo = what, where, todo
         line = f"{where}: {what}" if where else what
         line = f"{line}; {todo}" if todo else line
-        super().__init__(" ".join(line.split()))
+        super().__init__(clean(line))
 
 
 class BadInput(EdgekitError):
@@ -51,6 +51,12 @@ class VerificationFailed(EdgekitError):
     """Outputs, digests or a schema are not what they must be."""
 
     exit_status = 5
+
+
+def clean(value: object) -> str:
+    """`value` as one printable line: what would move a terminal's cursor or break XML becomes U+FFFD."""
+    text = " ".join(str(value).split())
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:

@@ -13,11 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING
 
+from edgekit.errors import clean
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.status import Status
+    from rich.live import Live
+    from rich.spinner import Spinner
 
 Detail = Callable[[str], None]
+
+LINES_OF_A_FAILURE = 30
 
 
 class Progress:
@@ -31,8 +36,10 @@ class Progress:
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
         self.warnings: list[str] = []
+        self._titles: list[str] = []
         self._console: Console | None = None
-        self._status: Status | None = None
+        self._live: Live | None = None
+        self._spinner: Spinner | None = None
 
     @property
     def console(self) -> Console:
@@ -40,49 +47,61 @@ class Progress:
         if self._console is None:
             from rich.console import Console
 
-            # A file descriptor of its own: `stage` redirects number 2 while libraries run.
-            stream = os.fdopen(os.dup(2), "w", buffering=1) if _is_real(sys.stderr) else sys.stderr
-            self._console = Console(file=stream, highlight=False, soft_wrap=True)
+            self._console = Console(file=_own_stream(), highlight=False, soft_wrap=True)
         return self._console
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[Detail]:
-        """Show `title` while the block runs, then how long it took.
+        """Show `title` while the block runs, then how long it took; one line for the outermost stage.
 
         Yields a function which shows a detail (an epoch, a count) while the stage runs. What libraries
-        print in the block is kept back unless `verbose`.
+        print in the block is kept back unless `verbose`; when the block fails, its last lines go with the
+        exception as a note, which a traceback shows.
         """
         start = time.monotonic()
-        outer = self._open(title)
-
-        def detail(text: str) -> None:
-            if self._status is not None:
-                self._status.update(f"{title}: {text}")
-
+        outermost = not self._titles
+        self._open(title)
         try:
-            with _kept_back(not self.verbose and outer):
-                yield detail
-        except BaseException:
-            self._close(outer)
-            raise
-        self._close(outer)
-        if outer:
-            self.say(f"[green]✓[/green] {title} [dim]{time.monotonic() - start:.1f} s[/dim]")
+            with _kept_back(active=outermost and not self.verbose):
+                yield lambda text: self._show(f"{title}: {text}")
+        finally:
+            self._close()
+        if outermost:
+            self.say(f"[green]✓[/green] {_escaped(title)} [dim]{time.monotonic() - start:.1f} s[/dim]")
 
-    def _open(self, title: str) -> bool:
-        """Start the live line; False when a stage is already running, whose line then shows the title."""
-        if self._status is not None:
-            self._status.update(title)
-            return False
-        self._status = self.console.status(title)
-        if self.console.is_terminal and not self.quiet:
-            self._status.start()
-        return True
+    def _open(self, title: str) -> None:
+        console = self.console  # made before `_kept_back` takes standard error away
+        if not self._titles and console.is_terminal and not (self.quiet or self.verbose):
+            self._start_live_line(console)
+        if not self._titles and self.verbose:
+            self.say(f"{_escaped(title)} ...")
+        self._titles.append(title)
+        self._show(title)
 
-    def _close(self, outer: bool) -> None:
-        if outer and self._status is not None:
-            self._status.stop()
-            self._status = None
+    def _start_live_line(self, console: Console) -> None:
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        self._spinner = Spinner("dots")
+        # rich would show what Python code prints in the block; `_kept_back` has the say.
+        self._live = Live(
+            self._spinner, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        self._live.start()
+
+    def _close(self) -> None:
+        self._titles.pop()
+        if self._titles:
+            self._show(self._titles[-1])
+        elif self._live is not None:
+            self._live.stop()
+            self._live = self._spinner = None
+
+    def _show(self, text: str) -> None:
+        if self._spinner is not None:
+            from rich.text import Text
+
+            self._spinner.update(text=Text(clean(text), overflow="ellipsis", no_wrap=True))
 
     def say(self, markup: str) -> None:
         """One line, with rich markup."""
@@ -99,33 +118,58 @@ class Progress:
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(clean(text))
 
 
-def _is_real(stream: IO[str]) -> bool:
+def _own_stream() -> IO[str]:
+    """Standard error on a descriptor of its own: `_kept_back` takes number 2 away while libraries run."""
+    if sys.stderr is None:  # closed by whoever started this process
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - as long as the program
+    if not _is_on(sys.stderr, 2):
+        return sys.stderr
+    encoding = sys.stderr.encoding
+    return os.fdopen(os.dup(2), "w", buffering=1, encoding=encoding, errors="backslashreplace")
+
+
+def _is_on(stream: IO[str] | None, descriptor: int) -> bool:
     try:
-        return stream.fileno() == 2
+        return stream is not None and stream.fileno() == descriptor
     except (OSError, ValueError, AttributeError):
         return False
 
 
 @contextlib.contextmanager
-def _kept_back(active: bool) -> Iterator[None]:
-    """Send what is written to descriptors 1 and 2 to a temporary file that is then dropped."""
-    if not active:
+def _kept_back(*, active: bool) -> Iterator[None]:
+    """Send what is written to descriptors 1 and 2 to a temporary file; its end goes with an exception."""
+    streams = {
+        number: stream for number, stream in ((1, sys.stdout), (2, sys.stderr)) if _is_on(stream, number)
+    }
+    if not active or not streams:
         yield
         return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 1)
-        os.dup2(sink.fileno(), 2)
+    with tempfile.TemporaryFile() as sink, contextlib.ExitStack() as restore:
+        for number, stream in streams.items():
+            stream.flush()
+            restore.callback(_give_back, stream, number, os.dup(number))
+            os.dup2(sink.fileno(), number)
         try:
             yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, number)
-                os.close(copy)
+        except Exception as error:
+            restore.close()
+            _attach(error, sink)
+            raise
+
+
+def _give_back(stream: IO[str], number: int, copy: int) -> None:
+    with contextlib.suppress(OSError):  # the temporary file may be on a full disk
+        stream.flush()
+    os.dup2(copy, number)
+    os.close(copy)
+
+
+def _attach(error: Exception, sink: IO[bytes]) -> None:
+    sink.seek(max(0, sink.seek(0, os.SEEK_END) - 20_000))
+    lines = sink.read().decode("utf-8", "replace").splitlines()[-LINES_OF_A_FAILURE:]
+    shown = [line for line in map(clean, lines) if line]
+    if shown:
+        error.add_note("\n".join(["the last lines that libraries wrote meanwhile:", *shown]))

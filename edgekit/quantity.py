@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from edgekit.errors import BadInput
+from edgekit.errors import BadInput, clean
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\D{0,8})\s*", re.ASCII)
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3}
@@ -75,5 +75,5 @@ def _parse(text: str, units: dict[str, float], option: str, example: str) -> flo
 
 def _shown(text: str) -> str:
     """`text` as one short printable piece of a line."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in text.strip())
+    printable = clean(text)
     return printable if len(printable) <= 40 else printable[:37] + "..."

@@ -88,6 +88,8 @@ class Tried:
         recipe: the recipe as plain data; `--recipe` replays it.
         cost: on the target.
         here: what was measured on this machine, where this machine is not the target.
+        speedup_here: time of the float network over this one's, in one alternating run on this machine with 1
+            thread; None for the float network itself.
         realised: False when only predicted, never built.
         reason: one sentence: why it was shipped, or why not.
     """
@@ -96,6 +98,7 @@ class Tried:
     recipe: dict[str, Any]
     cost: Cost
     here: Cost = field(default_factory=Cost)
+    speedup_here: float | None = None
     quality: Quality | None = None
     verdicts: tuple[Verdict, ...] = ()
     outcome: Status | None = None
@@ -139,7 +142,7 @@ class BuildResult:
 def as_json(value: Any) -> Any:
     """`value` as plain JSON data: records become objects, paths text, infinite and missing numbers null."""
     if isinstance(value, Cost):
-        return value.as_dict()
+        return as_json(value.as_dict())
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: as_json(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, dict):

@@ -5,10 +5,9 @@ What the keys mean is `edgekit.target`'s subject.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import platformdirs
 import yaml
 
 from edgekit.errors import BadInput, first_line
+from edgekit.near import nearest
 
 Kind = Literal["target", "profile"]
 MAX_BYTES = 256 * 1024
@@ -76,12 +76,6 @@ def is_path(name: str) -> bool:
     return "/" in name or name.endswith((".yaml", ".yml"))
 
 
-def near_miss(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was most likely meant."""
-    matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
-
-
 def _files(folder: Path) -> list[Path]:
     try:
         paths = sorted(folder.iterdir())
@@ -101,13 +95,8 @@ def _find(kind: Kind, name: str, *, asker: str | None, seen: tuple[Path, ...]) -
         ]
     if not candidates:
         known = names(kind)
-        meant = near_miss(name, known)
-        raise BadInput(
-            f"there is no {kind} `{name[:64]}`",
-            where=asker,
-            todo=(f"did you mean `{meant}`? " if meant else "")
-            + f"known {kind}s: {', '.join(known) or 'none'}",
-        )
+        advice = (nearest(name, known), f"known {kind}s: {', '.join(known) or 'none'}")
+        raise BadInput(f"there is no {kind} `{name[:64]}`", where=asker, todo=" ".join(filter(None, advice)))
     for path in candidates:
         if path.resolve() not in seen:
             return path
@@ -116,7 +105,7 @@ def _find(kind: Kind, name: str, *, asker: str | None, seen: tuple[Path, ...]) -
 
 
 def _resolve(kind: Kind, path: Path, *, seen: tuple[Path, ...]) -> Found:
-    data = _read(path)
+    data = read(path)
     if data.pop("name", path.stem) != path.stem:
         raise BadInput(
             f"`name` differs from the name of the file, `{path.stem}`",
@@ -178,7 +167,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """A file's own keys, its `extends` not yet followed.
+
+    Raises:
+        BadInput: not readable as YAML, or no mapping.
+    """
     text = _text(path)
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader that refuses more

@@ -27,6 +27,7 @@ SCHEMA = "edgekit.bundle/1"
 FILE = "manifest.json"
 MOST_BYTES = 4_000_000
 LARGEST_INTEGER = 10**15
+LONGEST_NAME = 255
 
 
 def _printable(text: str) -> str:
@@ -35,11 +36,13 @@ def _printable(text: str) -> str:
     return text
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """A path that stays inside the bundle on every system."""
     parts = text.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r'[\\:*?"<>|]', text):
         raise ValueError("is not a plain path inside the bundle")
+    if any(len(part.encode()) > LONGEST_NAME for part in parts):
+        raise ValueError("is longer than systems allow")
     return text
 
 
@@ -51,7 +54,7 @@ def _bundle_name(text: str) -> str:
 
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]
 Word = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_printable)]
-FileName = Annotated[Word, AfterValidator(_file_name)]
+FileName = Annotated[Word, AfterValidator(file_name)]
 BundleName = Annotated[Word, Field(max_length=100), AfterValidator(_bundle_name)]
 Size = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 Axis = Size | Word
@@ -72,7 +75,8 @@ class Tensor(Record):
     Attributes:
         shape: a word is the name of a dynamic axis.
         dtype: numpy's name, "float32".
-        range: lowest and highest value seen on real data; None for outputs and inputs that are not numbers.
+        range: lowest and highest value seen, of an input on real data, of an output on the golden samples;
+            None where no value is finite.
     """
 
     name: Word
@@ -93,6 +97,7 @@ class DeviceIdentity(Record):
     """The device that the bundle was built for.
 
     Attributes:
+        python: versions that the requirements exist for.
         local: whether the build machine counted as such a device.
     """
 
@@ -102,6 +107,7 @@ class DeviceIdentity(Record):
     core: Text = ""
     arch: Word
     cores: Annotated[int, Field(ge=1, le=100_000)]
+    python: Annotated[list[Word], Field(max_length=100)] = []
     local: bool = False
 
 
@@ -207,10 +213,11 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     try:
         return Manifest.model_validate_json(content)
     except (ValidationError, RecursionError) as error:
-        raise BadInput(_first_complaint(error), where=where, todo="copy or build the bundle again") from error
+        raise BadInput(first_complaint(error), where=where, todo="copy or build the bundle again") from error
 
 
-def _first_complaint(error: ValidationError | RecursionError) -> str:
+def first_complaint(error: ValidationError | RecursionError) -> str:
+    """What is wrong first, with the key's path, as one printable piece of a line."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     first = error.errors(include_url=False, include_input=False)[0]

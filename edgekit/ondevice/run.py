@@ -49,7 +49,7 @@ class Model:
     def __init__(self, bundle: str, threads: int | None = None) -> None:
         self.manifest = read_manifest(bundle)
         self.inputs, self.outputs = self.manifest["inputs"], self.manifest["outputs"]
-        self.threads = threads or min(self.manifest["runtime"]["threads"], part("facts").usable_cores())
+        self.threads = choose_threads(threads, self.manifest["runtime"]["threads"])
         path = os.path.join(bundle, self.manifest["artifact"])
         if not os.path.isfile(path):
             raise Refused(f"{path} is missing; copy the bundle again", CHECK_FAILED)
@@ -76,9 +76,24 @@ def load(bundle: str | None = None, threads: int | None = None) -> Model:
         threads: that one inference may use; None means what the bundle asks for, at most the cores.
 
     Raises:
-        Refused: the runtime is missing, or the bundle is damaged.
+        Refused: the runtime is missing, the bundle is damaged, or there are fewer cores than threads.
     """
     return Model(bundle or HERE, threads)
+
+
+def choose_threads(asked: int | None, usual: int) -> int:
+    """The threads that one inference uses: those asked for, else the bundle's own, at most the cores.
+
+    Raises:
+        Refused: more than the cores are asked for; threads that wait for one another would time the wait.
+    """
+    cores: int = part("facts").usable_cores()
+    if asked and asked > cores:
+        raise Refused(
+            f"{asked} threads asked for, this process may use {cores} cores; ask for at most {cores}",
+            BAD_INPUT,
+        )
+    return asked or min(usual, cores)
 
 
 _loaded: list[Model] = []
@@ -92,8 +107,11 @@ def predict(*arrays: Any) -> Any:
 
 
 def part(name: str) -> types.ModuleType:
-    """A sibling file as a module, loaded by its path and compiled from its source, never from a cache."""
-    path = os.path.join(HERE, name + ".py")
+    """A file of the folder `runner` as a module, compiled from its source, never from a cache.
+
+    It is loaded by its path, so that two bundles can live in one process.
+    """
+    path = os.path.join(HERE, "runner", name + ".py")
     unique = f"edgekit_bundle_{name}_{abs(hash(HERE))}"
     if unique in sys.modules:
         return sys.modules[unique]
@@ -138,7 +156,9 @@ def with_runtime(bundle: str, action: Callable[[], T]) -> T:
         if hasattr(error, "status"):
             raise
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Refused(f"the runtime refuses the model: {line[:300]}", RUNTIME_MISSING) from error
+        raise Refused(
+            f"the runtime refuses the model or these inputs: {line[:300]}", RUNTIME_MISSING
+        ) from error
 
 
 def refuse_damage(bundle: str, manifest: dict[str, Any]) -> None:
@@ -149,11 +169,12 @@ def refuse_damage(bundle: str, manifest: dict[str, Any]) -> None:
         raise Refused(f"check failed: {wrong[0]}{more}; copy the bundle again", CHECK_FAILED)
 
 
-def read_golden(bundle: str, manifest: dict[str, Any]) -> list[Any]:
-    """The golden samples: (input name -> array, list of output arrays)."""
+def read_golden(bundle: str, manifest: dict[str, Any], numbers: Sequence[int] | None = None) -> list[Any]:
+    """The golden samples, or those of the given numbers: (input name -> array, list of output arrays)."""
     inputs, listed = part("inputs"), manifest["golden"]
     path = os.path.join(bundle, listed["file"])
-    arguments = (path, manifest["inputs"], manifest["outputs"], listed["samples"])
+    chosen = range(listed["samples"]) if numbers is None else numbers
+    arguments = (path, manifest["inputs"], manifest["outputs"], chosen)
     try:
         return list(with_runtime(bundle, lambda: inputs.read_golden(*arguments)))
     except inputs.WrongInput as error:
@@ -229,8 +250,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     action.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_const", const="quick", dest="mode", help="about 10 s")
-    length.add_argument("--strict", action="store_const", const="strict", dest="mode", help="about 10 min")
+    length.add_argument("--strict", action="store_const", const="strict", dest="mode", help="10 min or more")
     parser.set_defaults(mode="standard")
+    parser.add_argument("--json", action="store_true", help="print the result of --check as JSON")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads that one inference may use")
     parser.add_argument("--output", metavar="FILE", help="write the JSON of --bench there")
     parser.add_argument("--save", metavar="FILE.npz", help="write the outputs of --input there")
@@ -246,6 +268,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    # As a program, this folder must not lend its files to `import`: only `part` loads them.
-    sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder or os.curdir) != HERE]
     sys.exit(main())

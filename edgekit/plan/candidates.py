@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import onnx
+
 from edgekit.compress.distill import Distill
 from edgekit.compress.half import Half
+from edgekit.compress.int8_routes import routes_for
 from edgekit.compress.prune import Prune
 from edgekit.compress.quantize import Quantize
 from edgekit.cost import Cost
 from edgekit.graph.layers import Layer
+from edgekit.graph.prepare import is_quantized
 from edgekit.plan.cost_model import predict
 from edgekit.plan.recipe import Recipe, Step
 from edgekit.target import Target
+from edgekit.task.record import Task
 
 KEPT_MACS = (0.7, 0.5, 0.35)
 
@@ -24,49 +29,84 @@ class Candidate:
 
     Attributes:
         macs: the share of multiply-accumulates that it keeps.
-        precision: what the heavy layers compute in.
+        precision: what the heavy layers compute in; None where the network's own precision stays.
     """
 
     name: str
     recipe: Recipe
     macs: float = 1.0
-    precision: str = "float32"
+    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What the task allows.
+    """What task and network allow.
 
     Attributes:
-        calibrated: there is calibration data.
-        trainable: there is training data and a torch module whose channels can be removed.
+        quantized: the network computes on integers already and is left alone.
         quantizable: at least one int8 route fits the graph.
+        prunable: there is training data, and a torch module whose channels can be removed.
         why_not: one line for each kind of step that is not offered.
     """
 
-    calibrated: bool
-    trainable: bool
+    quantized: bool
     quantizable: bool
+    prunable: bool
     why_not: tuple[str, ...] = ()
 
 
+def offer_for(task: Task, graph: onnx.ModelProto) -> Offer:
+    """What can be done to this network with the data that there is.
+
+    Args:
+        task: its data and its network.
+        graph: the float graph of the network.
+    """
+    if is_quantized(graph):
+        why = "the network is quantized already and is left alone: only its conversion is tried"
+        return Offer(quantized=True, quantizable=False, prunable=False, why_not=(why,))
+    routes, reason = routes_for(graph, calibrated=task.calibration is not None)
+    why_not = [f"int8 is {'limited' if routes else 'not offered'}: {reason}"] if reason else []
+    cannot_prune = _why_not_prune(task)
+    if cannot_prune:
+        why_not.append(f"pruning is not offered: {cannot_prune}")
+    return Offer(quantized=False, quantizable=bool(routes), prunable=not cannot_prune, why_not=tuple(why_not))
+
+
+def _why_not_prune(task: Task) -> str:
+    import torch
+
+    if isinstance(task.model, onnx.ModelProto):
+        return "an ONNX file cannot be fine-tuned, give the torch network"
+    if isinstance(task.model, torch.jit.ScriptModule | torch.fx.GraphModule):
+        return "the forward of an exported network is frozen, give the code that builds it"
+    return "" if task.training else "there is no training data to recover with"
+
+
 def candidates(target: Target, offer: Offer) -> list[Candidate]:
-    """Float first, then float16 where the profile gains by it, int8, and ever narrower networks in int8."""
-    found = [Candidate(name="float32", recipe=Recipe())]
+    """The network as it is, float16 where the profile gains by it, int8, and ever narrower networks in int8."""
+    if offer.quantized:
+        return [Candidate(name="as given", recipe=Recipe())]
+    found = [Candidate(name="float32", recipe=Recipe(), precision="float32")]
     if target.profile.fp16_gain > 1:
         found.append(Candidate(name="float16", recipe=Recipe(steps=(Half(),)), precision="float16"))
     last: tuple[Step, ...] = (Quantize(),) if offer.quantizable else ()
     precision = "int8" if offer.quantizable else "float32"
     if offer.quantizable:
         found.append(Candidate(name="int8", recipe=Recipe(steps=last), precision=precision))
-    for share in KEPT_MACS if offer.trainable else ():
+    for share in KEPT_MACS if offer.prunable else ():
         steps = (Prune(macs=share), Distill(), *last)
         name = f"pruned to {share:.0%}" + (" + int8" if last else "")
         found.append(Candidate(name=name, recipe=Recipe(steps=steps), macs=share, precision=precision))
     return found
 
 
-def foresee(candidate: Candidate, layers: Sequence[Layer], target: Target, threads: int) -> Cost:
+def given_recipe(recipe: Recipe) -> Candidate:
+    """The candidate of a recipe that the user gave."""
+    return Candidate(name=" + ".join(step.step for step in recipe.steps) or "float32", recipe=recipe)
+
+
+def foresee(candidate: Candidate, layers: Sequence[Layer], target: Target) -> Cost:
     """Latency and size of a candidate before anything is built, from the float network's layers.
 
     Pruning to a share s of the work is taken as the factor s on work and weights and sqrt(s) on activations.
@@ -79,8 +119,9 @@ def foresee(candidate: Candidate, layers: Sequence[Layer], target: Target, threa
             params=int(layer.params * share),
             input_elements=int(layer.input_elements * share**0.5),
             output_elements=int(layer.output_elements * share**0.5),
-            precision=candidate.precision if layer.macs else layer.precision,
+            precision=candidate.precision if candidate.precision and layer.macs else layer.precision,
         )
         for layer in layers
     ]
-    return predict(scaled, target.profile, runtime="onnxruntime", threads=threads)
+    threads = candidate.recipe.threads or target.threads
+    return predict(scaled, target.profile, runtime=candidate.recipe.runtime, threads=threads)

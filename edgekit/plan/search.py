@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.cost import Cost, Status, Verdict, judge, outcome, show_value
-from edgekit.errors import BadInput
+from edgekit.errors import BadInput, VerificationFailed
 from edgekit.plan.candidates import Candidate
 from edgekit.result import Tried
 
@@ -36,21 +36,32 @@ def search(
     """The mildest candidate that fits the budget.
 
     Args:
-        candidates: mildest first; the first one is the float baseline.
+        candidates: mildest first; the first one is always built.
         budget: the limits.
         foresee: predicts a candidate's cost without building it.
         realise: builds a candidate, and measures or predicts its cost and quality; raises BadInput where a
-            step cannot treat the network.
+            step cannot treat the network, VerificationFailed where its artifact computes something else.
+
+    Raises:
+        EdgekitError: the first candidate cannot be built.
     """
     tried: list[Tried] = []
+    shipped: int | None = None
     for candidate in candidates:
         foreseen = foresee(candidate)
-        if tried and (hopeless := _hopeless(foreseen, budget)):
-            tried.append(skip(candidate, foreseen, budget, hopeless))
+        if shipped is not None:
+            tried.append(skip(candidate, foreseen, budget, "not needed: a milder recipe fits"))
             continue
-        tried.append(_judge(realise_or_say_why(candidate, foreseen, budget, realise), tried, budget))
+        if not tried:
+            tried.append(judged(realise(candidate), tried, budget))
+        elif hopeless := _hopeless(foreseen, budget):
+            tried.append(skip(candidate, foreseen, budget, hopeless))
+        else:
+            tried.append(judged(realise_or_say_why(candidate, foreseen, budget, realise), tried, budget))
         if _fits(tried[-1]):
-            return Found(tried=tuple(tried), shipped=len(tried) - 1)
+            shipped = len(tried) - 1
+    if shipped is not None:
+        return Found(tried=tuple(tried), shipped=shipped)
     _build_the_fastest_if_all_were_skipped(candidates, tried, budget, realise)
     return Found(tried=tuple(tried), shipped=_nearest(tried))
 
@@ -79,13 +90,11 @@ def realise_or_say_why(
     """The candidate built, or skipped with the reason why a step cannot treat this network."""
     try:
         return realise(candidate)
-    except BadInput as error:
-        if not candidate.recipe.steps:
-            raise  # the float baseline: nothing can be built at all
+    except (BadInput, VerificationFailed) as error:
         return skip(candidate, foreseen, budget, f"cannot be built: {error}")
 
 
-def _judge(candidate: Tried, earlier: Sequence[Tried], budget: Cost) -> Tried:
+def judged(candidate: Tried, earlier: Sequence[Tried], budget: Cost) -> Tried:
     """The candidate with its verdicts, and the reason why it is shipped or not."""
     if not candidate.realised:
         return candidate
@@ -101,9 +110,9 @@ def _judge(candidate: Tried, earlier: Sequence[Tried], budget: Cost) -> Tried:
 
 
 def _gains_nothing(candidate: Tried, earlier: Sequence[Tried]) -> str:
-    """Why a step that is slower than float is not shipped: its parent missed neither size nor memory."""
-    chosen = next((route for route in candidate.routes if route.chosen), None)
-    if chosen is None or chosen.latency_ratio is None or chosen.latency_ratio >= 1 or not earlier:
+    """Why a candidate that is slower than float is not shipped, unless float is too large or takes too much memory."""
+    ratio = candidate.speedup_here
+    if ratio is None or ratio >= 1 or not earlier:
         return ""
     smaller_is_needed = any(
         verdict.status != "MET" and verdict.name in ("size_mb", "peak_memory_mb")
@@ -111,7 +120,9 @@ def _gains_nothing(candidate: Tried, earlier: Sequence[Tried]) -> str:
     )
     if smaller_is_needed:
         return ""
-    return f"int8 is not chosen: {chosen.latency_ratio:.2f}x the speed of float in an alternating run here"
+    return (
+        f"not chosen: {1 / ratio:.2f} times slower than the float network, measured in turns on this machine"
+    )
 
 
 def _fits(candidate: Tried) -> bool:
@@ -132,7 +143,7 @@ def _build_the_fastest_if_all_were_skipped(
         return
     index = min(skipped, key=lambda i: _latency(tried[i]))
     built = realise_or_say_why(candidates[index], tried[index].cost, budget, realise)
-    tried[index] = _judge(built, tried[:1], budget)
+    tried[index] = judged(built, tried[:1], budget)
 
 
 def _latency(item: Tried) -> float:

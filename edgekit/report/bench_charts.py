@@ -5,11 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from edgekit.report.charts import BOTTOM, LEFT, PLOT_HEIGHT, RIGHT, axes, line, nothing, rect, svg, words
+from edgekit.report.charts import (
+    BOTTOM,
+    LEFT,
+    PLOT_HEIGHT,
+    PLOT_WIDTH,
+    RIGHT,
+    axes,
+    line,
+    nothing,
+    rect,
+    svg,
+    words,
+)
 from edgekit.report.markup import Markup, element, text
 from edgekit.report.scale import Scale, drawable, fit, is_drawable, pixel
 
-WIDTH = 1000
 TOP = 40
 MOST_COLUMNS = 60
 MOST_SPANS = 300
@@ -18,8 +29,8 @@ MOST_SPANS = 300
 def histogram(samples_ms: Sequence[float], marks: Mapping[str, float | None], *, label: str) -> Markup:
     """How often each latency came.
 
-    The axis ends a little above the 99.5th percentile of the samples, so that a few stragglers do not squeeze
-    the rest; the last column holds all that took longer, and says so.
+    The axis ends where the bulk does, so that a few stragglers do not squeeze the rest; the last column holds
+    all that took longer, and says so.
 
     Args:
         samples_ms: latency of each run, milliseconds.
@@ -31,7 +42,7 @@ def histogram(samples_ms: Sequence[float], marks: Mapping[str, float | None], *,
         return nothing(label, "there are no samples")
     edges = _edges(ordered)
     counts = _count(ordered, edges)
-    x_scale = Scale(low=edges[0], high=edges[-1], start=LEFT, end=WIDTH - RIGHT)
+    x_scale = Scale(low=edges[0], high=edges[-1], start=LEFT, end=PLOT_WIDTH - RIGHT)
     y_scale = fit([float(count) for count in counts], PLOT_HEIGHT - BOTTOM, TOP)
     parts = axes(x_scale, y_scale, "latency, ms", "runs")
     for number, count in enumerate(counts):
@@ -43,14 +54,15 @@ def histogram(samples_ms: Sequence[float], marks: Mapping[str, float | None], *,
     beyond = sum(value > edges[-1] for value in ordered)
     if beyond:
         note = f"{beyond} slower, up to {ordered[-1]:.4g} ms"
-        parts.append(words(WIDTH - RIGHT, y_scale.at(counts[-1]) - 6, note, "note", "end"))
-    return svg(WIDTH, PLOT_HEIGHT, label, *parts, *_guides(marks, x_scale, y_scale))
+        parts.append(words(PLOT_WIDTH - RIGHT, y_scale.at(counts[-1]) - 6, note, "note", "end"))
+    return svg(PLOT_WIDTH, PLOT_HEIGHT, label, *parts, *_guides(marks, x_scale, y_scale))
 
 
 def _edges(ordered: Sequence[float]) -> list[float]:
     """Borders of equal columns, as wide as Freedman and Diaconis say (1981), 8 to 60 of them."""
     n = len(ordered)
-    low, high = ordered[0], ordered[min(n - 1, math.ceil(0.995 * n))]
+    low, slow, slowest = ordered[0], ordered[(95 * n) // 100], ordered[min(n - 1, math.ceil(0.995 * n))]
+    high = min(slowest, slow + 1.5 * (slow - ordered[n // 20]))
     spread = ordered[(3 * n) // 4] - ordered[n // 4]
     span = high - low
     if span <= max(abs(low), abs(high)) * 1e-6:
@@ -74,26 +86,29 @@ def _guides(marks: Mapping[str, float | None], x_scale: Scale, y_scale: Scale) -
     """Upright lines at the percentiles; their names step down where they would overlap."""
     parts, last_x, level = [], -math.inf, 0
     known = [(value, name) for name, value in marks.items() if value is not None and is_drawable(value)]
+    beyond = [f"{name} {value:.4g} ms" for value, name in sorted(known) if value > x_scale.high]
+    if beyond:
+        parts.append(words(x_scale.end, 14, f"{', '.join(beyond)} →", "guide-label", "end"))
     for value, name in sorted(known):
         if value > x_scale.high:
             continue
         x = x_scale.at(value)
-        level = (level + 1) % 3 if x - last_x < 90 else 0
+        level = (level + 1) % 3 if x - last_x < 130 else 0
         last_x = x
         y = 12 + 13 * level
         parts += [line(x, y + 3, x, y_scale.start, "guide")]
-        anchor, aside = ("end", -3) if x > WIDTH - 120 else ("start", 3)
+        anchor, aside = ("end", -3) if x > PLOT_WIDTH - 120 else ("start", 3)
         parts.append(words(x + aside, y + 2, f"{name} {value:.4g} ms", "guide-label", anchor))
     return parts
 
 
 def timeline(samples_ms: Sequence[float], *, label: str) -> Markup:
-    """Latency from the first run to the last: the median of each span of runs, in the band of its extremes."""
+    """Latency from the first run to the last: the median of spans of runs, in the band of extremes."""
     known = drawable(samples_ms)
     if not known:
         return nothing(label, "there are no samples")
     spans = _spans(known)
-    x_scale = Scale(low=0.0, high=float(max(len(known), 2)), start=LEFT, end=WIDTH - RIGHT)
+    x_scale = Scale(low=0.0, high=float(max(len(known), 2)), start=LEFT, end=PLOT_WIDTH - RIGHT)
     y_scale = fit([value for _, low, _, high in spans for value in (low, high)], PLOT_HEIGHT - BOTTOM, 16)
     upper = [(x_scale.at(place), y_scale.at(high)) for place, _, _, high in spans]
     lower = [(x_scale.at(place), y_scale.at(low)) for place, low, _, _ in spans]
@@ -103,7 +118,7 @@ def timeline(samples_ms: Sequence[float], *, label: str) -> Markup:
         element("polygon", points=_path([*upper, *reversed(lower)]), class_="band"),
         element("polyline", points=_path(middle), class_="trace"),
     ]
-    return svg(WIDTH, PLOT_HEIGHT, label, *parts)
+    return svg(PLOT_WIDTH, PLOT_HEIGHT, label, *parts)
 
 
 def _spans(samples: Sequence[float]) -> list[tuple[float, float, float, float]]:

@@ -7,30 +7,33 @@ from collections.abc import Sequence
 import yaml
 
 from edgekit.cost import LABELS, Figure
-from edgekit.report.build_sections import (
-    candidates_section,
+from edgekit.errors import clean
+from edgekit.report.blocks import (
+    banner,
+    block,
+    card,
+    cards,
+    definitions,
+    facts_table,
     figure_cell,
+    header,
     how_mark,
-    limits_section,
-    parity_section,
-    routes_section,
 )
-from edgekit.report.markup import Markup, bullets, element, join, lines, page, said, section, table, text
+from edgekit.report.build_sections import candidates_section, limits_section, parity_section, routes_section
+from edgekit.report.markup import Markup, bullets, element, page, said, section, table, text
+from edgekit.report.sentences import basis, headline, here_lines, next_commands, subject
 from edgekit.report.words import (
     HOW,
     OUTCOMES,
-    basis,
-    clean,
-    headline,
+    UNKNOWN,
     interval_text,
     latency_field,
     limit_label,
-    next_commands,
+    quality_kind,
     quality_name,
     quality_text,
     ratio_text,
     score_text,
-    subject,
     threads_text,
     took,
     value_text,
@@ -42,9 +45,9 @@ def build_page(result: BuildResult) -> str:
     """The whole page as HTML text."""
     tried = subject(result)
     return page(
-        f"{clean(result.task)} on {clean(result.target)}: {result.outcome}",
+        f"{_title(result)}: {result.outcome}",
         _header(result),
-        banner(result.outcome, headline(result), [quality_text(tried.quality)] if tried else [], basis(tried, result.profile)),
+        banner(result.outcome, headline(result), _under_the_headline(result, tried)),
         _cards(result, tried),
         _warnings(result.warnings),
         limits_section(result),
@@ -58,35 +61,22 @@ def build_page(result: BuildResult) -> str:
 
 
 def _header(result: BuildResult) -> Markup:
-    under = [f"{clean(result.runtime)}, {threads_text(result.threads)}", f"profile {clean(result.profile)}"]
-    under.append(f"built in {took(result.seconds)}" + (f" on {clean(result.machine)}" if result.machine else ""))
-    return element(
-        "header",
-        element("p", text("edgekit build report"), class_="kicker"),
-        element("h1", text(f"{clean(result.task)} on {clean(result.target)}")),
-        element("p", text(" · ".join(under)), class_="under"),
+    machine = f" on {clean(result.machine)}" if result.machine else ""
+    under = (
+        f"{clean(result.runtime)}, {threads_text(result.threads)}",
+        f"profile {clean(result.profile)}",
+        f"built in {took(result.seconds)}{machine}",
     )
+    return header("edgekit build report", _title(result), under)
 
 
-def banner(status: str, lead: str, *groups: Sequence[str]) -> Markup:
-    """The outcome in one word and one sentence, and what to know about it."""
-    kind = status.lower().replace(" ", "-")
-    body = [element("p", said(lead), class_="lead")]
-    body += [element("p", said(sentence)) for group in groups for sentence in group]
-    word = element("div", text(status), class_=f"word {kind}")
-    return element("div", word, element("div", *body), class_=f"banner {kind}", role="status")
+def _title(result: BuildResult) -> str:
+    return f"{clean(result.task)} on {clean(result.target)}"
 
 
-def card(name: str, figure: str, more: str, mark: Markup) -> Markup:
-    """One large number."""
-    return element(
-        "div",
-        element("p", text(name), class_="name"),
-        element("p", text(figure), class_="figure"),
-        element("p", text(more), class_="more"),
-        mark,
-        class_="card",
-    )
+def _under_the_headline(result: BuildResult, tried: Tried | None) -> list[str]:
+    quality = [quality_text(tried.quality)] if tried else []
+    return [*quality, *basis(result), *here_lines(tried)]
 
 
 def _cards(result: BuildResult, tried: Tried | None) -> Markup:
@@ -94,22 +84,29 @@ def _cards(result: BuildResult, tried: Tried | None) -> Markup:
         return Markup("")
     plain = next((item for item in result.tried if item.name == "float32" and item is not tried), None)
     parts = []
-    for name in (latency_field(result.budget, result.tried), "size_mb", "peak_memory_mb"):
+    for name in (
+        latency_field(result.budget, [item.cost for item in result.tried]),
+        "size_mb",
+        "peak_memory_mb",
+    ):
         figure: Figure | None = getattr(tried.cost, name)
         against = _against(name, figure, getattr(plain.cost, name) if plain else None)
         more = interval_text(name, figure) or against
         parts.append(card(LABELS[name][0], value_text(name, figure), more, how_mark(figure)))
     drop = tried.cost.drop
-    lost = f"{limit_label('drop', tried.quality)} {value_text('drop', drop)}" if drop else ""
+    lost = f"{limit_label('drop', quality_kind(tried))} {value_text('drop', drop)}" if drop else ""
     parts.append(card(quality_name(tried.quality), score_text(tried.quality), lost, how_mark(drop)))
-    return element("div", *parts, class_="cards")
+    return cards(parts)
 
 
 def _against(name: str, figure: Figure | None, plain: Figure | None) -> str:
     if figure is None or plain is None or figure.value <= 0:
         return ""
     better, worse = ("faster", "slower") if name.startswith("latency") else ("smaller", "larger")
-    return f"{ratio_text(plain.value / figure.value, better, worse)} than float32"
+    shown = ratio_text(plain.value / figure.value, better, worse)
+    if shown == UNKNOWN:
+        return ""
+    return f"{shown} {'as' if shown == 'the same' else 'than'} float32"
 
 
 def _warnings(warnings: Sequence[str]) -> Markup:
@@ -129,40 +126,32 @@ def _recipe_section(result: BuildResult, tried: Tried | None) -> Markup:
     ]
     commands = next_commands(result)
     if commands:
-        parts += [element("p", text("Measure the bundle, and check it where it lies:")), block("\n".join(commands))]
+        parts += [
+            element("p", text("Measure the bundle, and check it where it lies:")),
+            block("\n".join(commands)),
+        ]
     return section(f"Recipe of {clean(tried.name)}", *parts)
 
 
-def block(content: str) -> Markup:
-    """Text to copy."""
-    return element("pre", element("code", lines(content)), tabindex=0)
-
-
 def _figures_section(tried: Tried | None) -> Markup:
-    rows = []
-    if tried is not None:
-        for cost, place in ((tried.cost, "the target"), (tried.here, "this machine")):
-            for name, figure in cost.known():
-                label = f"{limit_label(name, tried.quality)} on {place}" if "drop" not in name else limit_label(name, tried.quality)
-                rows.append([text(label), figure_cell(name, figure), how_mark(figure), text(figure.source)])
+    places = ((tried.cost, "the target"), (tried.here, "this machine")) if tried else ()
+    rows = [
+        [text(_label(name, place, tried)), figure_cell(name, figure), how_mark(figure), text(figure.source)]
+        for cost, place in places
+        for name, figure in cost.known()
+    ]
     parts = [table("Every figure and its source", ("figure", "value", "how", "source"), rows)] if rows else []
     return section(
         "How each figure was got",
         *parts,
         element("h3", text("What the words mean")),
-        _definitions({**HOW, **OUTCOMES}),
+        definitions({**HOW, **{str(status): meaning for status, meaning in OUTCOMES.items()}}),
     )
 
 
-def _definitions(words: dict[str, str]) -> Markup:
-    pairs = [join([element("dt", text(word)), element("dd", text(meaning))]) for word, meaning in words.items()]
-    return element("dl", *pairs)
-
-
-def facts_table(caption: str, facts: Sequence[tuple[str, str]]) -> Markup:
-    """Names and what they are."""
-    rows = [[text(name), text(value)] for name, value in facts]
-    return element("div", table(caption, ("what", "value"), rows), class_="facts")
+def _label(name: str, place: str, tried: Tried | None) -> str:
+    label = limit_label(name, quality_kind(tried) if tried else "none")
+    return label if "drop" in name else f"{label} on {place}"
 
 
 def _environment_section(result: BuildResult) -> Markup:

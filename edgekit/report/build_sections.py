@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from edgekit.cost import LABELS, Figure, Status
-from edgekit.report.charts import Point, budget_bar, ratio_bar, scatter
+import math
+
+from edgekit.cost import LABELS
+from edgekit.errors import clean
+from edgekit.report.blocks import figure_cell, limits_table, verdict_mark
+from edgekit.report.charts import Point, ratio_bar, scatter
 from edgekit.report.markup import Markup, bullets, element, join, said, section, table, text
+from edgekit.report.sentences import standing, subject
 from edgekit.report.words import (
     UNKNOWN,
-    clean,
     decibel_text,
-    interval_text,
+    figures_text,
     latency_field,
-    limit_label,
-    quality_name,
+    quality_kind,
+    quality_word,
     ratio_text,
     score_text,
-    subject,
     value_text,
 )
 from edgekit.result import BuildResult, Parity, Route, Tried
-
-
-def verdict_mark(status: str) -> Markup:
-    """The verdict as a coloured word."""
-    return element("span", text(status), class_=f"verdict {status.lower().replace(' ', '-')}")
-
-
-def how_mark(figure: Figure | None) -> Markup:
-    """How a figure was got, as a word in a frame: solid, dashed or dotted."""
-    return element("span", text(figure.how), class_=f"how {figure.how}") if figure else Markup("")
-
-
-def figure_cell(name: str, figure: Figure | None) -> Markup:
-    """A figure with its interval below it."""
-    interval = interval_text(name, figure)
-    below = element("span", text(interval), class_="sub") if interval else Markup("")
-    return element("span", text(value_text(name, figure)), below, class_="figures")
 
 
 def limits_section(result: BuildResult) -> Markup:
@@ -43,49 +29,35 @@ def limits_section(result: BuildResult) -> Markup:
     tried = subject(result)
     if tried is None or not any(result.budget.known()):
         return section("Budget", element("p", text("No limit was named.")))
-    verdicts = {verdict.name: verdict for verdict in tried.verdicts}
-    rows = []
-    for name, limit in result.budget.known():
-        verdict = verdicts.get(name)
-        figure = verdict.figure if verdict else getattr(tried.cost, name)
-        rows.append(_limit_row(tried, name, limit, figure, verdict.status if verdict else "UNPROVEN"))
-    heads = ("limit", "figure against limit", "figure", "at most", "how", "verdict")
     intro = (
-        "The upright line is the limit. Whiskers are the interval of a prediction; a hatched bar is not decided: "
-        "measure on the device."
+        "The upright line is the limit. Whiskers are the interval of a prediction; a hatched bar is not "
+        "decided: measure on the device."
     )
     caption = f"How {clean(tried.name)} stands against the budget"
+    bars = limits_table(caption, standing(tried, result.budget), quality_kind(tried))
     give = [element("h3", text("To meet the budget")), bullets(result.relax)] if result.relax else []
-    return section("Budget", table(caption, heads, rows), *give, intro=intro)
-
-
-def _limit_row(tried: Tried, name: str, limit: Figure, figure: Figure | None, status: Status) -> list[Markup]:
-    label = limit_label(name, tried.quality)
-    shown, interval = value_text(name, figure), interval_text(name, figure)
-    spoken = f"{label} {shown}{f', {interval}' if interval else ''}, limit {value_text(name, limit)}: {status}"
-    bar = budget_bar(
-        figure.value if figure else None,
-        limit.value,
-        low=figure.low if figure else None,
-        high=figure.high if figure else None,
-        status=status,
-        label=spoken,
-        key=name,
-    )
-    most = element("span", text(value_text(name, limit)), class_="figures")
-    return [text(label), bar, figure_cell(name, figure), most, how_mark(figure), verdict_mark(status)]
+    return section("Budget", bars, *give, intro=intro)
 
 
 def candidates_section(result: BuildResult) -> Markup:
     """All candidates: two charts and a table, which share their numbers."""
     if not result.tried:
         return section("Candidates", element("p", text("None was tried.")))
-    latency = latency_field(result.budget, result.tried)
+    latency = latency_field(result.budget, [tried.cost for tried in result.tried])
     charts = element(
         "div", _scatter(result, "size_mb", "MB"), _scatter(result, latency, "ms"), class_="charts"
     )
-    quality = next((tried.quality for tried in result.tried if tried.quality), None)
-    heads = ["candidate", "size", LABELS[latency][0], "peak memory", quality_name(quality), "drop", "outcome", "why"]
+    kind = next((tried.quality.kind for tried in result.tried if tried.quality), "none")
+    heads = [
+        "candidate",
+        "size",
+        LABELS[latency][0],
+        "peak memory",
+        quality_word(kind),
+        "drop",
+        "outcome",
+        "why",
+    ]
     rows = [_candidate_row(result, number, latency) for number in range(len(result.tried))]
     intro = "Left and below is better. The ring marks the candidate in the bundle."
     caption = "Every candidate with its cost on the target"
@@ -124,19 +96,26 @@ def _scatter(result: BuildResult, name: str, unit: str) -> Markup:
 
 def _candidate_row(result: BuildResult, number: int, latency: str) -> list[Markup]:
     tried = result.tried[number]
-    outcome = verdict_mark(tried.outcome) if tried.outcome else text("none")
-    state = "shipped" if number == result.shipped else "" if tried.realised else "not built"
-    if state:
-        outcome = join([outcome, element("br"), element("span", text(state), class_="shipped")])
-    here = [f"{LABELS[name][0]} {value_text(name, figure)}" for name, figure in tried.here.known()]
+    names = ("size_mb", latency, "peak_memory_mb")
     reason = [element("span", said(tried.reason))]
-    if here:
-        reason.append(element("span", text(f"on this machine: {', '.join(here)}"), class_="sub"))
-    name = join([element("span", text(number + 1), class_="number"), text(tried.name)])
-    cells = [figure_cell(field, getattr(tried.cost, field)) for field in ("size_mb", latency, "peak_memory_mb")]
-    score = element("span", text(score_text(tried.quality)), class_="figures")
-    drop = figure_cell("drop", tried.cost.drop)
-    return [name, *cells, score, drop, outcome, element("div", *reason, class_="reason")]
+    if here := figures_text(tried.here):
+        reason.append(element("span", text(f"on this machine: {here}"), class_="sub"))
+    return [
+        join([element("span", text(number + 1), class_="number"), text(tried.name)]),
+        *(figure_cell(name, getattr(tried.cost, name)) for name in names),
+        element("span", text(score_text(tried.quality)), class_="figures"),
+        figure_cell("drop", tried.cost.drop),
+        _outcome(tried, shipped=number == result.shipped),
+        element("div", *reason, class_="reason"),
+    ]
+
+
+def _outcome(tried: Tried, *, shipped: bool) -> Markup:
+    if not tried.realised or tried.outcome is None:
+        return element("span", text("not built"), class_="sub")
+    mark = verdict_mark(tried.outcome)
+    word = element("span", text("shipped"), class_="shipped")
+    return join([mark, element("br"), word]) if shipped else mark
 
 
 def routes_section(result: BuildResult) -> Markup:
@@ -145,8 +124,8 @@ def routes_section(result: BuildResult) -> Markup:
     if not tables:
         return Markup("")
     intro = (
-        "Several ways of doing the same step, measured on this network against the float32 model in one alternating "
-        "run on this machine, 1 thread. The line is 1: to its right is better."
+        "Several ways of doing the same step, measured on this network against the float32 model in one "
+        "alternating run on this machine, 1 thread. The line is 1: to its right is better."
     )
     return section("Quantization routes", *tables, intro=intro)
 
@@ -187,16 +166,16 @@ def parity_section(result: BuildResult) -> Markup:
 
 def _parity_row(parity: Parity) -> list[Markup]:
     agrees = parity.snr_db >= parity.floor_db
-    where = f"diverges at {clean(parity.worst_node)}" if parity.worst_node else "diverges"
     verdict = element(
-        "span", text("agrees" if agrees else where), class_=f"verdict {'met' if agrees else 'not-met'}"
+        "span", text("agrees" if agrees else "diverges"), class_=f"verdict {'met' if agrees else 'not-met'}"
     )
-    known = parity.max_abs == parity.max_abs and parity.max_abs != float("inf")
+    if parity.worst_node:
+        verdict = join([verdict, element("span", text(f"at {clean(parity.worst_node)}"), class_="sub")])
     return [
         text(parity.stage),
         text(decibel_text(parity.snr_db)),
         text(decibel_text(parity.floor_db)),
-        text(f"{parity.max_abs:.3g}" if known else UNKNOWN),
+        text(f"{parity.max_abs:.3g}" if math.isfinite(parity.max_abs) else UNKNOWN),
         text("does not apply" if parity.top1 is None else f"{parity.top1 * 100:.2f} %"),
         verdict,
     ]

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.report.markup import Markup, element, text
+from edgekit.report.markup import Markup, element, status_class, text
 from edgekit.report.scale import Scale, drawable, fit, is_drawable, number_text, pixel, ticks
 
 BAR_WIDTH, BAR_HEIGHT = 320, 30
 PLOT_WIDTH, PLOT_HEIGHT = 520, 320
-LEFT, RIGHT, TOP, BOTTOM = 62, 16, 16, 46
+LEFT, RIGHT, TOP, BOTTOM = 62, 24, 16, 46
 # Where a limit stands on its bar; the rest shows by how much a figure exceeds it.
 LIMIT_SHARE = 0.7
 
@@ -85,11 +85,11 @@ def budget_bar(
     scale = Scale(low=0.0, high=top, start=1, end=BAR_WIDTH - 1)
     end = scale.at(value) if value is not None and is_drawable(value) else scale.at(largest)
     hatch = f"hatch-{key}"
-    fill = {"fill": f"url(#{hatch})"} if status == "UNPROVEN" else {}
+    fill = {"style": f"fill:url(#{hatch})"} if status == "UNPROVEN" else {}
     parts = [
         _hatch(hatch),
         rect(1, 9, BAR_WIDTH - 2, 12, "track", rx=3),
-        rect(1, 9, end - 1, 12, f"bar {_kind(status)}", rx=3, **fill),
+        rect(1, 9, end - 1, 12, f"bar {status_class(status)}", rx=3, **fill),
     ]
     if low is not None and high is not None and is_drawable(low) and is_drawable(high):
         parts += _whisker(scale, low, high)
@@ -97,10 +97,6 @@ def budget_bar(
     if any(number > top for number in drawable([value, high])):
         parts.append(element("path", d=f"M{BAR_WIDTH - 9} 10 l7 5 l-7 5 z", class_="beyond"))
     return svg(BAR_WIDTH, BAR_HEIGHT, label, *parts, class_="strip")
-
-
-def _kind(status: str) -> str:
-    return status.lower().replace(" ", "-")
 
 
 def _hatch(identity: str) -> Markup:
@@ -158,19 +154,21 @@ def scatter(
     if not shown:
         return nothing(label, "no candidate has both figures")
     x_scale = _axis([n for p in shown for n in (p.x, p.x_low, p.x_high)], x_limit, LEFT, PLOT_WIDTH - RIGHT)
-    y_scale = _axis([p.y for p in shown], y_limit, PLOT_HEIGHT - BOTTOM, TOP)
+    y_scale = _axis([p.y for p in shown], y_limit, PLOT_HEIGHT - BOTTOM, TOP, room=0.14)  # for the label
     parts = [*_region(x_scale, y_scale, x_limit, y_limit), *axes(x_scale, y_scale, x_label, y_label)]
     for point in sorted(shown, key=lambda point: point.shipped):
         parts.append(_dot(point, x_scale, y_scale))
     return svg(PLOT_WIDTH, PLOT_HEIGHT, label, *parts)
 
 
-def _axis(values: Sequence[float | None], limit: float | None, start: float, end: float) -> Scale:
+def _axis(
+    values: Sequence[float | None], limit: float | None, start: float, end: float, room: float = 0.08
+) -> Scale:
     """A scale for the values; the limit is on it when that does not squeeze them into a corner."""
     known = drawable(values)
     largest = max(known, default=0.0)
-    near = [limit] if limit is not None and is_drawable(limit) and (largest <= 0 or limit <= 3 * largest) else []
-    return fit([*known, *near], start, end)
+    near = [number for number in drawable([limit]) if largest <= 0 or number <= 4 * largest]
+    return fit([*known, *near], start, end, room=room)
 
 
 def _region(x_scale: Scale, y_scale: Scale, x_limit: float | None, y_limit: float | None) -> list[Markup]:
@@ -179,7 +177,8 @@ def _region(x_scale: Scale, y_scale: Scale, x_limit: float | None, y_limit: floa
     right = x_scale.end if x_limit is None or not is_drawable(x_limit) else x_scale.at(x_limit)
     top = y_scale.end if y_limit is None or not is_drawable(y_limit) else y_scale.at(y_limit)
     parts = [rect(x_scale.start, top, right - x_scale.start, y_scale.start - top, "region")]
-    parts.append(words(x_scale.start + 8, top + 16, "inside the budget", "region-label"))
+    above = top - 6 if top > y_scale.end + 14 else top + 14
+    parts.append(words(x_scale.start + 4, above, "inside the budget", "region-label"))
     return parts
 
 
@@ -201,7 +200,13 @@ def axes(x_scale: Scale, y_scale: Scale, x_label: str, y_label: str) -> list[Mar
     turned = f"rotate(-90 14 {pixel(middle)})"
     parts.append(
         element(
-            "text", text(y_label), x=14, y=pixel(middle), class_="label", text_anchor="middle", transform=turned
+            "text",
+            text(y_label),
+            x=14,
+            y=pixel(middle),
+            class_="label",
+            text_anchor="middle",
+            transform=turned,
         )
     )
     return parts
@@ -220,6 +225,8 @@ def _dot(point: Point, x_scale: Scale, y_scale: Scale) -> Markup:
         parts.append(line(high, y - 4, high, y + 4, "reach"))
     if point.shipped:
         parts.append(element("circle", cx=pixel(x), cy=pixel(y), r=15, class_="ring"))
-    parts.append(element("circle", cx=pixel(x), cy=pixel(y), r=10, class_=f"dot {_kind(point.status)}"))
+    parts.append(
+        element("circle", cx=pixel(x), cy=pixel(y), r=10, class_=f"dot {status_class(point.status)}")
+    )
     parts.append(words(x, y + 4, point.mark, "mark", "middle"))
     return element("g", *parts)

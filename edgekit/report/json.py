@@ -10,6 +10,5 @@ SCHEMA = "edgekit.build/1"
 
 
 def build_json(result: BuildResult) -> str:
-    """The whole result as one JSON object; "schema" names its layout, unknown and infinite numbers are null."""
-    # Twice: the figures of a cost come out of the first pass as they are, infinite ones too.
-    return json.dumps({"schema": SCHEMA, **as_json(as_json(result))}, indent=2, allow_nan=False)
+    """The whole result as one JSON object; "schema" names its layout, infinite numbers are null."""
+    return json.dumps({"schema": SCHEMA, **as_json(result)}, indent=2, allow_nan=False)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import NewType
 
-from edgekit.report.words import clean
+from edgekit.errors import clean
 
 Markup = NewType("Markup", str)
 
@@ -51,19 +51,27 @@ def join(parts: Iterable[Markup], between: str = "") -> Markup:
     return Markup(html.escape(between).join(parts))
 
 
+def status_class(status: str) -> str:
+    """The style class of a verdict: `not-met`."""
+    return status.lower().replace(" ", "-")
+
+
 def said(sentence: str) -> Markup:
     """A sentence in which what stands between backticks is set as code."""
-    pieces = clean(sentence).split("`")
+    pieces = [Markup(html.escape(piece)) for piece in clean(sentence).split("`")]
     if len(pieces) % 2 == 0:
         return text(sentence)
-    return join(element("code", text(piece)) if number % 2 else text(piece) for number, piece in enumerate(pieces))
+    return join(element("code", piece) if number % 2 else piece for number, piece in enumerate(pieces))
 
 
-def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[Markup]], *, class_: str = "") -> Markup:
+def table(
+    caption: str, heads: Sequence[str], rows: Sequence[Sequence[Markup]], *, class_: str = ""
+) -> Markup:
     """A table whose first column heads its rows; scrolls by itself when the window is narrow."""
     head = element("tr", *(element("th", text(name), scope="col") for name in heads))
     body = [
-        element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows
+        element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:]))
+        for row in rows
     ]
     content = element(
         "table",

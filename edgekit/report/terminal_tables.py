@@ -8,17 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.cost import LABELS, Cost, Status
+from edgekit.cost import LABELS, Figure, Status, Verdict
+from edgekit.errors import clean
 from edgekit.graph.layers import Layer
-from edgekit.report.words import (
-    UNKNOWN,
-    clean,
-    interval_text,
-    latency_field,
-    limit_label,
-    ratio_text,
-    value_text,
-)
+from edgekit.report.words import UNKNOWN, interval_text, latency_field, limit_label, ratio_text, value_text
 from edgekit.result import BuildResult, Route, Tried
 
 STYLES: dict[Status, str] = {
@@ -29,56 +22,49 @@ STYLES: dict[Status, str] = {
 }
 LAYERS_SHOWN = 10
 WIDE = 130
+LEAST_NAME = 10
+GAP = 3
 
 
-def limits_table(budget: Cost, tried: Tried) -> Table:
-    """One row a limit: what it is, the figure, how that was got, the verdict."""
-    verdicts = {verdict.name: verdict for verdict in tried.verdicts}
-    rows = []
-    for name, limit in budget.known():
-        verdict = verdicts.get(name)
-        figure = verdict.figure if verdict else getattr(tried.cost, name)
-        status: Status = verdict.status if verdict else "UNPROVEN"
-        rows.append(
-            [
-                Text(limit_label(name, tried.quality)),
-                Text(value_text(name, limit)),
-                _figure(name, tried.cost if figure is None else Cost(**{name: figure})),
-                Text(figure.how if figure else "not at all"),
-                Text(status, style=STYLES[status]),
-            ]
-        )
-    return _table(("limit", "at most", "figure", "got", "verdict"), rows)
+def limits_table(verdicts: Sequence[Verdict], kind: str, width: int) -> Table:
+    """One row a limit: the figure, how it was got, the verdict; `kind` is that of the quality."""
+    rows = [
+        [
+            Text(limit_label(verdict.name, kind)),
+            Text(value_text(verdict.name, verdict.limit)),
+            _figure(verdict.name, verdict.figure),
+            Text(verdict.figure.how if verdict.figure else "-"),
+            Text(verdict.status, style=STYLES[verdict.status]),
+        ]
+        for verdict in verdicts
+    ]
+    return _table(("limit", "at most", "figure", "how", "verdict"), rows, width)
 
 
-def candidates_table(result: BuildResult, *, wide: bool) -> Table:
+def candidates_table(result: BuildResult, width: int) -> Table:
     """One row a candidate; its reason too when the terminal is wide."""
-    latency = latency_field(result.budget, result.tried)
+    latency = latency_field(result.budget, [tried.cost for tried in result.tried])
     names = ("size_mb", latency, "peak_memory_mb", "drop")
-    heads = ["candidate", "size", LABELS[latency][0], "memory", "drop", "outcome"]
-    some_built = any(tried.realised for tried in result.tried)
+    heads = ["candidate", "size", LABELS[latency][0], "memory", "drop", "outcome", "reason"]
     rows = []
     for number, tried in enumerate(result.tried):
         shipped = number == result.shipped
         row = [Text(clean(tried.name), style="bold" if shipped else "")]
-        row += [_figure(name, tried.cost) for name in names]
-        row.append(_outcome(tried, shipped=shipped, unbuilt=some_built and not tried.realised))
-        rows.append([*row, Text(clean(tried.reason))] if wide else row)
-    return _table([*heads, "reason"] if wide else heads, rows)
+        row += [_figure(name, getattr(tried.cost, name), interval=name == latency) for name in names]
+        rows.append([*row, _outcome(tried, shipped=shipped), Text(clean(tried.reason))])
+    return _without_reason_unless_wide(heads, rows, width)
 
 
-def _outcome(tried: Tried, *, shipped: bool, unbuilt: bool) -> Text:
-    text = Text(tried.outcome, style=STYLES[tried.outcome]) if tried.outcome else Text("none")
-    if shipped:
-        text.append("\nshipped", style="bold")
-    elif unbuilt:
-        text.append("\nnot built", style="dim")
-    return text
+def _outcome(tried: Tried, *, shipped: bool) -> Text:
+    if not tried.realised or tried.outcome is None:
+        return Text("not built", style="dim")
+    text = Text(tried.outcome, style=STYLES[tried.outcome])
+    return text.append("\nshipped", style="bold") if shipped else text
 
 
-def routes_table(routes: Sequence[Route], *, wide: bool) -> Table:
+def routes_table(routes: Sequence[Route], width: int) -> Table:
     """One row a route of a step, with its figures on this network; the reason too when there is room."""
-    heads = ("route", "speed", "size", "drop", "unfused", "kept", "reason")
+    heads = ("route", "speed", "size", "drop", "left in float", "kept", "reason")
     rows = [
         [
             Text(clean(route.name), style="bold" if route.chosen else ""),
@@ -91,10 +77,10 @@ def routes_table(routes: Sequence[Route], *, wide: bool) -> Table:
         ]
         for route in routes
     ]
-    return _table(heads, rows) if wide else _table(heads[:-1], [row[:-1] for row in rows])
+    return _without_reason_unless_wide(heads, rows, width)
 
 
-def layers_table(layers: Sequence[tuple[Layer, float]]) -> Table:
+def layers_table(layers: Sequence[tuple[Layer, float]], width: int) -> Table:
     """The slowest layers, each with its share of the time of all the layers given."""
     slowest = sorted(layers, key=lambda item: -item[1])[:LAYERS_SHOWN]
     total_ms = sum(time_ms for _, time_ms in layers) or 1.0
@@ -109,28 +95,40 @@ def layers_table(layers: Sequence[tuple[Layer, float]]) -> Table:
         ]
         for layer, time_ms in slowest
     ]
-    return _table(("layer", "op", "kind", "M MACs", "time", "share"), rows)
+    return _table(("layer", "op", "kind", "M MACs", "time", "share"), rows, width)
 
 
-def _figure(name: str, cost: Cost) -> Text:
-    figure = getattr(cost, name)
+def _figure(name: str, figure: Figure | None, *, interval: bool = True) -> Text:
     text = Text(value_text(name, figure), style="" if figure else "dim")
-    interval = interval_text(name, figure)
-    if interval:
-        text.append(f"\n{interval}", style="dim")
-    return text
+    reach = interval_text(name, figure) if interval else ""
+    return text.append(f"\n{reach}", style="dim") if reach else text
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[Text]]) -> Table:
-    """A table whose columns, but for the name and the reason, keep the width of their longest line.
+def _without_reason_unless_wide(heads: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> Table:
+    if width >= WIDE:
+        return _table(heads, rows, width)
+    return _table(heads[:-1], [row[:-1] for row in rows], width)
 
-    What does not fit is folded, never cut off.
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> Table:
+    """A table whose columns keep the width of their longest line, if the name still has room beside them.
+
+    The name and the reason are folded where they do not fit. In a very narrow window all columns are:
+    nothing is cut off.
     """
+    needed = {
+        number: max(len(line) for line in [head, *_lines(rows, number)])
+        for number, head in enumerate(heads)
+        if number and head != "reason"
+    }
+    fits = sum(needed.values()) + GAP * (len(heads) - 1) + LEAST_NAME <= width
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for number, head in enumerate(heads):
-        lines = [head, *(line for row in rows for line in row[number].plain.split("\n"))]
-        width = max(map(len, lines)) if number and head != "reason" else None
-        table.add_column(head, overflow="fold", min_width=width)
+        table.add_column(head, overflow="fold", min_width=needed.get(number) if fits else None)
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _lines(rows: Sequence[Sequence[Text]], number: int) -> list[str]:
+    return [line for row in rows for line in row[number].plain.split("\n")]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,9 @@ import onnx
 
 from edgekit.errors import BadInput, first_line
 from edgekit.graph.names import name_nodes
-from edgekit.graph.prepare import fixed_axes, prepare
+from edgekit.graph.prepare import fixed_axes, own_outputs, prepare, random_node
+from edgekit.hushed import hushed
+from edgekit.verify import unproven_axes
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgekit.task.record import InputSpec, Task
 
 TORCHSCRIPT_OPSET = 17  # the newest that the TorchScript exporter writes
+DYNAMO_OPSET = 20  # what the quantizers were tried with; runtimes take newer files than the quantizers do
 
 
 def convert(
@@ -36,16 +37,25 @@ def convert(
         ir_version: the newest IR version that it takes.
 
     Raises:
-        BadInput: no exporter can convert it, or an axis that was asked dynamic comes out fixed.
+        BadInput: no exporter can convert it, an axis that was asked dynamic comes out fixed, or its outputs
+            are random.
     """
     if isinstance(network, onnx.ModelProto):
         model, notes = prepare(network, opset=opset, ir_version=ir_version)
-        return simplify(model, notes), notes
-    exported, notes = _export(network, task, opset)
-    model, more = prepare(exported, opset=opset, ir_version=ir_version)
-    name_nodes(model.graph)
-    notes = notes + more
-    return simplify(model, notes), notes
+    else:
+        exported, said = _export(network, task, opset)
+        model, notes = prepare(exported, opset=opset, ir_version=ir_version)
+        name_nodes(model.graph)
+        notes = said + notes
+    if node := random_node(model.graph):
+        raise BadInput(
+            f"node `{node}` draws random numbers: equal inputs give different outputs, so nothing can be checked",
+            where=f"the model of {task.name}",
+            todo="make the random numbers an input, or take them out of the network",
+        )
+    model = simplify(model, notes)
+    own_outputs(model.graph)
+    return model, notes
 
 
 def simplify(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
@@ -55,7 +65,7 @@ def simplify(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     try:
-        with _hushed():
+        with hushed():
             slim: onnx.ModelProto = onnxslim.slim(copy)
         onnx.checker.check_model(slim)
     except Exception as error:  # noqa: BLE001 - the simplifier is a courtesy; the graph is right without it
@@ -83,13 +93,14 @@ def _export(network: torch.nn.Module, task: Task, opset: int) -> tuple[onnx.Mode
     failures = []
     for name, export in exporters:
         try:
-            with _hushed():
+            with hushed():
                 model = export(network, task, opset)
         except Exception as error:  # noqa: BLE001 - the next exporter may manage; all reasons are reported
             failures.append(f"{name} exporter: {_reason(error)}")
             continue
-        if fixed := fixed_axes(model, _asked(task.inputs)):
-            failures.append(f"{name} exporter: {fixed[0]} although it was asked dynamic")
+        wrong = fixed_axes(model, _asked(task.inputs)) or unproven_axes(network, model, task)
+        if wrong:
+            failures.append(f"{name} exporter: {wrong[0]}")
             continue
         return model, ([f"exported by the {name} exporter ({failures[0]})"] if failures else [])
     raise BadInput(
@@ -108,19 +119,35 @@ def _export_dynamo(network: torch.nn.Module, task: Task, opset: int) -> onnx.Mod
         {axis: dims[name] for axis, name in enumerate(spec.shape) if isinstance(name, str)}
         for spec in task.inputs
     )
+    _forget_recurrent_kernels()
+    takes_any = inspect.Parameter.VAR_POSITIONAL in {
+        parameter.kind for parameter in inspect.signature(network.forward).parameters.values()
+    }
     program = torch.onnx.export(
         network,
         _example(task),
         dynamo=True,
         external_data=False,
         verbose=False,
-        opset_version=opset,
-        dynamic_shapes=shapes if names else None,
+        opset_version=min(opset, DYNAMO_OPSET),
+        dynamic_shapes=((shapes,) if takes_any else shapes) if names else None,
         **_names(task),
     )
     if program is None:
         raise BadInput("the exporter returned nothing")
     return program.model_proto
+
+
+def _forget_recurrent_kernels() -> None:
+    """Let torch look up anew how recurrent layers are exported.
+
+    The exporter replaces their decomposition while it runs, but torch 2.13 remembers the one it met first:
+    from the second export in a process on, the time axis would silently be unrolled and fixed.
+    """
+    import torch
+
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        getattr(torch.ops.aten, name).input._dispatch_cache.clear()
 
 
 def _export_torchscript(network: torch.nn.Module, task: Task, opset: int) -> onnx.ModelProto:
@@ -175,16 +202,3 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep back the exporters' warnings about themselves (torchvision is missing, and the like)."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -63,9 +63,7 @@ def cut_calls(
     number = next(iter(counts), 1)
     calls = tuple(tuple(part.take(index) for part in parts) for index in range(number))
     samples = [part.samples for part in parts if part.samples is not None]
-    return Cut(
-        calls=calls, samples=samples[0] if samples else None, left=max(part.left for part in parts)
-    )
+    return Cut(calls=calls, samples=samples[0] if samples else None, left=max(part.left for part in parts))
 
 
 @dataclass(frozen=True, kw_only=True)

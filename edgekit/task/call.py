@@ -1,22 +1,23 @@
-"""Call a torch module with arrays, and flatten what it gives."""
+"""Call a torch module with arrays, and name what it gives."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.errors import BadInput, first_line
+from edgekit.errors import BadInput
 from edgekit.task.record import Arrays
-from edgekit.task.usercode import find_frame
 
 if TYPE_CHECKING:
     import torch
 
 
-def call_module(model: torch.nn.Module, arrays: Arrays) -> Arrays:
-    """Run a module without gradients; its outputs flattened, in order.
+def call_module(model: torch.nn.Module, arrays: Arrays) -> dict[str, np.ndarray]:
+    """Run a module without gradients; its flattened outputs in order, by name.
+
+    A dict's outputs have its keys for names, a tuple's are `output_0`, `output_1`, a single one is `output`.
 
     Raises:
         BadInput: an output is not a tensor.
@@ -26,32 +27,39 @@ def call_module(model: torch.nn.Module, arrays: Arrays) -> Arrays:
     tensors = [torch.from_numpy(np.array(array)) for array in arrays]
     with torch.no_grad():
         outputs = model(*tensors)
-    return tuple(_to_numpy(tensor) for tensor in flatten_outputs(outputs))
+    return {
+        "_".join(place) if place and place[0].isidentifier() else "_".join(("output", *place)): _to_numpy(
+            tensor
+        )
+        for place, tensor in _flatten(outputs)
+    }
 
 
-def flatten_outputs(outputs: Any, place: str = "output") -> tuple[torch.Tensor, ...]:
-    """The tensors in a nest of tuples, lists and dicts, depth first.
-
-    Raises:
-        BadInput: something else is in it, or nothing is.
-    """
+def _flatten(outputs: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
+    """The tensors in a nest of tuples, lists and dicts, depth first, with the keys that lead there."""
     import torch
 
     if isinstance(outputs, torch.Tensor):
-        return (outputs,)
-    items: list[tuple[str, Any]]
+        yield place, outputs
+        return
+    items: list[tuple[Any, Any]]
     if isinstance(outputs, Mapping):
-        items = [(f"{place}[{key!r}]", value) for key, value in outputs.items()]
+        items = list(outputs.items())
     elif isinstance(outputs, Sequence) and not isinstance(outputs, str | bytes):
-        items = [(f"{place}[{index}]", value) for index, value in enumerate(outputs)]
+        items = list(enumerate(outputs))
     else:
         raise BadInput(
-            f"the model's {place} is a {type(outputs).__name__}",
+            f"the model's {_show(place)} is a {type(outputs).__name__}",
             todo="return a tensor, or a tuple, list or dict of tensors",
         )
     if not items:
-        raise BadInput(f"the model's {place} is empty", todo="return at least one tensor")
-    return tuple(tensor for where, item in items for tensor in flatten_outputs(item, where))
+        raise BadInput(f"the model's {_show(place)} is empty", todo="return at least one tensor")
+    for key, item in items:
+        yield from _flatten(item, (*place, str(key)))
+
+
+def _show(place: tuple[str, ...]) -> str:
+    return "output" + "".join(f"[{key}]" for key in place)
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -59,28 +67,3 @@ def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
 
     plain = tensor.detach().cpu()
     return np.asarray((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())
-
-
-def try_module(model: torch.nn.Module, arrays: Arrays, shown: str) -> Arrays:
-    """Run the example once and say in one line why it fails.
-
-    Args:
-        model: in evaluation mode.
-        arrays: the example.
-        shown: the example in words, `x 1x3x32x32 float32`.
-
-    Raises:
-        BadInput: the model does not take these inputs, or an output is not a tensor.
-    """
-    try:
-        return call_module(model, arrays)
-    except BadInput:
-        raise
-    except Exception as error:
-        frame = find_frame(error)
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise BadInput(
-            f"the model fails on the example inputs ({shown}): {reason}",
-            where=frame,
-            todo="give the shapes and types it was made for, with `--input-shape` or example_inputs()",
-        ) from error

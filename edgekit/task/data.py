@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,38 @@ def from_function(function: Callable[..., Any], folder: Path) -> Calibration:
     return Calibration(items=items, where=label)
 
 
+class Batches:
+    """A user's batches, read anew each time; what they raise on the way becomes one line."""
+
+    def __init__(self, items: Any, label: str, folder: Path) -> None:
+        self.items, self.label, self.folder = items, label, folder
+
+    def __iter__(self) -> Iterator[Any]:
+        return guard_items(self.items, self.label, self.folder)
+
+
+class CountedBatches(Batches):
+    """The same, where the user's object knows how many there are."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def open_training(function: Callable[..., Any], folder: Path) -> Callable[[], Iterable[Any]]:
+    """A function that gives the batches which the user's guarded function returns."""
+    label = f"{where_defined(function)} in {function.__name__}()"
+
+    def fresh() -> Iterable[Any]:
+        given = function()
+        if isinstance(given, Iterator):
+            return guard_items(given, label, folder)
+        if not isinstance(given, Iterable):
+            raise BadInput(f"returns a {type(given).__name__}", where=label, todo="return a DataLoader")
+        return (CountedBatches if isinstance(given, Sized) else Batches)(given, label, folder)
+
+    return fresh
+
+
 def _open_folder(folder: Path) -> Calibration:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in ARRAYS)
     if not files:
@@ -110,9 +142,7 @@ def _read_arrays(path: Path) -> Item:
         with content:
             arrays = {name: content[name] for name in content.files}
     except (ValueError, OSError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, MemoryError) as error:
-        raise BadInput(
-            f"is not a numpy file that can be read: {first_line(error)}", where=where
-        ) from error
+        raise BadInput(f"is not a numpy file that can be read: {first_line(error)}", where=where) from error
     except Exception as error:
         # A damaged archive ends in whatever zlib, struct or the header's parser make of it.
         raise BadInput(f"is damaged: {type(error).__name__}: {first_line(error)}", where=where) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from edgekit.errors import BadInput, first_line
-from edgekit.task.record import Loaded
+from edgekit.graph.prepare import graphs
+from edgekit.task.record import Argument, Loaded
 from edgekit.task.usercode import show_path
 
 # An infinite value in these operators' weights is a broken weight; elsewhere (an attention mask, the bound
@@ -22,15 +22,6 @@ WEIGHTED = {
     "BatchNormalization", "LayerNormalization", "InstanceNormalization",
 }  # fmt: skip
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraphInput:
-    """An input of an ONNX graph. A None in `shape` is a dynamic axis without a name; no shape is no rank."""
-
-    name: str
-    shape: tuple[int | str | None, ...] | None
-    dtype: str
 
 
 def read_onnx(path: Path) -> Loaded:
@@ -53,7 +44,7 @@ def read_onnx(path: Path) -> Loaded:
     if not model.graph.node:
         raise BadInput("is not an ONNX model: it holds no graph", where=where, todo=EXPORT_AGAIN)
     check_onnx(model, where)
-    return Loaded(model=model)
+    return Loaded(model=model, arguments=read_inputs(model, where))
 
 
 EXPORT_AGAIN = "export or download it again"
@@ -75,7 +66,7 @@ def check_onnx(model: onnx.ModelProto, where: str) -> None:
     _check_weights(model.graph, where)
 
 
-def read_inputs(model: onnx.ModelProto, where: str) -> tuple[GraphInput, ...]:
+def read_inputs(model: onnx.ModelProto, where: str) -> tuple[Argument, ...]:
     """The inputs that a call must give: those of the graph that are not initializers.
 
     Raises:
@@ -89,7 +80,7 @@ def read_inputs(model: onnx.ModelProto, where: str) -> tuple[GraphInput, ...]:
     return inputs
 
 
-def _read_input(value: onnx.ValueInfoProto, where: str) -> GraphInput:
+def _read_input(value: onnx.ValueInfoProto, where: str) -> Argument:
     if not value.type.HasField("tensor_type"):
         kind = (value.type.WhichOneof("value") or "untyped").removesuffix("_type")
         raise BadInput(f"input `{value.name}` is of the kind {kind}, only tensors are taken", where=where)
@@ -101,7 +92,7 @@ def _read_input(value: onnx.ValueInfoProto, where: str) -> GraphInput:
     if dtype.kind not in "fiub":
         raise BadInput(f"input `{value.name}` is of type {dtype.name}, only numbers are taken", where=where)
     shape = tuple(_read_axis(axis) for axis in tensor.shape.dim) if tensor.HasField("shape") else None
-    return GraphInput(name=value.name, shape=shape, dtype=dtype.name)
+    return Argument(name=value.name, shape=shape, dtype=dtype.name)
 
 
 def _read_axis(axis: onnx.TensorShapeProto.Dimension) -> int | str | None:
@@ -111,17 +102,8 @@ def _read_axis(axis: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return axis.dim_param or None
 
 
-def walk_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those in the branches and bodies of its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from walk_graphs(inner)
-
-
 def _check_weights(graph: onnx.GraphProto, where: str) -> None:
-    for inner in walk_graphs(graph):
+    for inner in graphs(graph):
         weighted = {name for node in inner.node if node.op_type in WEIGHTED for name in node.input}
         for name, tensor in _named_tensors(inner):
             if tensor.data_type in FLOATS:

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import BadInput, first_line
-from edgekit.task.record import Arrays, Loaded
+from edgekit.task.record import Argument, Arrays, Loaded
 from edgekit.task.usercode import show_path
 
 if TYPE_CHECKING:
-    import torch
     from torch.export import ExportedProgram
 
 # torch.export.load opens these entries with a plain unpickler when the safe one refuses them.
@@ -52,7 +51,9 @@ def read_pt2(path: Path, *, trust_pickle: bool) -> Loaded:
             todo="export it again with torch.export.save",
         ) from error
     _check_mode(program, where)
-    return Loaded(model=program.module(), example=_example(program), dynamic=_dynamic_axes(program))
+    return Loaded(
+        model=program.module(), example=_example(program), arguments=_arguments(program), program=path
+    )
 
 
 @contextmanager
@@ -130,10 +131,18 @@ def _find_expression(node: Any) -> str | None:
         expression, target = item.get("expr_str"), item.get("target")
         if isinstance(expression, str) and not is_size_expression(expression):
             return f"the expression `{expression[:60]}`"
-        if isinstance(target, str) and target.startswith(("torch", "_operator", "math", "#")):
-            if OPERATOR.fullmatch(target) is None or "__" in target:
-                return f"the operator `{target[:60]}`"
+        if isinstance(target, str) and _is_looked_up(target) and not is_operator(target):
+            return f"the operator `{target[:60]}`"
     return None
+
+
+def _is_looked_up(target: str) -> bool:
+    return target.startswith(("torch", "_operator", "math", "#"))
+
+
+def is_operator(target: str) -> bool:
+    """Whether a target names a tensor operator, or arithmetic on sizes."""
+    return OPERATOR.fullmatch(target) is not None and "__" not in target
 
 
 def is_size_expression(text: str) -> bool:
@@ -183,15 +192,21 @@ def _example(program: ExportedProgram) -> Arrays | None:
     return tuple(leaf.detach().cpu().numpy() for leaf in leaves)
 
 
-def _dynamic_axes(program: ExportedProgram) -> dict[str, dict[int, str]]:
-    """The axes that the program keeps symbolic: {input: {axis: symbol}}."""
+def _arguments(program: ExportedProgram) -> tuple[Argument, ...]:
+    """The program's inputs; a symbolic size is the name of a dynamic axis."""
     inputs = set(program.graph_signature.user_inputs)
-    found: dict[str, dict[int, str]] = {}
-    for node in program.graph.nodes:
-        if node.op != "placeholder" or node.name not in inputs:
-            continue
-        shape = getattr(node.meta.get("val"), "shape", ())
-        axes = {axis: str(size) for axis, size in enumerate(shape) if not isinstance(size, int)}
-        if axes:
-            found[str(node.target)] = axes
-    return found
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    return tuple(_argument(str(node.target), node.meta.get("val")) for node in nodes)
+
+
+def _argument(name: str, value: Any) -> Argument:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return Argument(name=name)
+    sizes = [size if isinstance(size, int) else str(size) for size in value.shape]
+    shape = tuple(
+        size if isinstance(size, int) or size.isidentifier() else f"{name}_{axis}"
+        for axis, size in enumerate(sizes)
+    )
+    return Argument(name=name, shape=shape, dtype=str(value.dtype).removeprefix("torch."))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,20 +65,39 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Argument:
+    """One input as the model declares it.
+
+    Attributes:
+        shape: a text is the name of a dynamic axis, None a dynamic axis without one; no shape where the
+            model does not say (every torch module).
+        dtype: the numpy name; None where the model does not say.
+        required: whether every call must give it.
+    """
+
+    name: str
+    shape: tuple[int | str | None, ...] | None = None
+    dtype: str | None = None
+    required: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A model as it came out of its file, function or zoo, and what came with it.
 
     Attributes:
         example: the example call that the file carries (`.pt2`).
         usual_shape: the input shape that a zoo network is made for.
-        dynamic: the axes that the file itself keeps dynamic: {input name: {axis: axis name}}.
+        arguments: the inputs as the file declares them (ONNX, `.pt2`); None where it does not.
+        program: the file that holds the network's code, where that is no Python (`.pt2`, TorchScript).
         notes: warnings for the report.
     """
 
     model: torch.nn.Module | onnx.ModelProto
     example: Arrays | None = None
     usual_shape: tuple[int, ...] | None = None
-    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    arguments: tuple[Argument, ...] | None = None
+    program: Path | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -37,12 +37,12 @@ def read_torchscript(path: Path) -> Loaded:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = torch.jit.load(str(path), map_location="cpu")
+            model = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise BadInput(
             f"TorchScript cannot be read: {first_line(error)}", where=show_path(path), todo=AGAIN
         ) from error
-    return Loaded(model=model)
+    return Loaded(model=model, program=path)
 
 
 def read_safetensors(path: Path, model_factory: str | None) -> Loaded:

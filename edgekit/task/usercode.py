@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import sysconfig
@@ -18,15 +19,16 @@ from typing import Any, TypeVar
 
 import edgekit
 from edgekit.errors import BadInput, EdgekitError, first_line
-from edgekit.task.names import nearest
+from edgekit.near import nearest
 
 Result = TypeVar("Result")
 
 FUNCTION_SPEC = re.compile(r"(?P<module>.+):(?P<function>[A-Za-z_]\w*)")
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-NOT_USER_CODE = tuple(
-    Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")
-) + (Path(edgekit.__file__).resolve().parent,)
+NOT_USER_CODE = (
+    *(Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")),
+    Path(edgekit.__file__).resolve().parent,
+)
 
 # What each folder's code imported from beside it: two tasks may each have a `resnet.py`.
 _siblings: dict[Path, dict[str, ModuleType]] = {}
@@ -159,11 +161,24 @@ def guard_items(items: Iterable[Any], label: str, folder: Path) -> Iterator[Any]
 
 
 def where_defined(function: Callable[..., Any]) -> str:
-    """The file that a user's function stands in, or its module."""
-    plain = getattr(function, "__wrapped__", function)
+    """The file and line at which a user's function begins, or its module."""
+    plain = inspect.unwrap(function)
     if isinstance(plain, FunctionType):
-        return show_path(Path(plain.__code__.co_filename))
+        return f"{show_path(Path(plain.__code__.co_filename))}:{plain.__code__.co_firstlineno}"
     return str(getattr(plain, "__module__", "the task"))
+
+
+def code_of(function: Callable[..., Any]) -> tuple[Path, ...]:
+    """The Python file of the module that defines a function; nothing for one that no file holds."""
+    plain = inspect.unwrap(function)
+    name = getattr(plain, "__module__", None) or type(plain).__module__
+    file = module_file(sys.modules.get(name))
+    return (Path(file),) if file and file.endswith(".py") else ()
+
+
+def is_user_function(value: object, path: Path) -> bool:
+    """Whether a value is a function that is written in the file."""
+    return isinstance(value, FunctionType) and Path(value.__code__.co_filename) == path.resolve()
 
 
 def import_file(path: Path) -> ModuleType:

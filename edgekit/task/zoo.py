@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import BadInput, OutsideFailure, first_line
-from edgekit.task.names import nearest
+from edgekit.near import nearest
 from edgekit.task.record import Loaded
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def is_zoo_name(source: str) -> bool:
 
 
 def load_zoo(source: str) -> Loaded:
-    """A network of timm or torchvision with its pretrained weights; random ones, said so, where they cannot be had.
+    """A network of timm or torchvision, pretrained; with random weights, said so, where there are no others.
 
     Raises:
         OutsideFailure: the package is missing or cannot be imported.
@@ -62,7 +62,8 @@ def _load_timm(name: str, timm: ModuleType) -> Loaded:
     model, note = _with_weights(
         f"timm/{name}", lambda pretrained: timm.create_model(name, pretrained=pretrained)
     )
-    shape = model.pretrained_cfg.get("input_size") or model.default_cfg.get("input_size")
+    config: Any = model.pretrained_cfg or model.default_cfg
+    shape = config.get("input_size")
     return Loaded(model=model, usual_shape=(1, *shape) if shape else None, notes=note)
 
 

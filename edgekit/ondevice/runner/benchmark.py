@@ -85,16 +85,17 @@ def open_model(
 
 
 def time_model(runner: Any, model: Any, feeds: list[Any], mode: str, say: Say) -> dict[str, Any]:
-    """Warm up and measure, with the state of the machine before, during (strict) and after."""
+    """Warm up and measure, with the state of the machine before, during (not in a quick run) and after."""
     measure, facts = runner.part("measure"), runner.part("facts")
-    protocol = measure.PROTOCOLS[mode]
+    protocol, warm = measure.PROTOCOLS[mode], measure.WARM_UPS[mode]
 
     def tick(stage: str, runs: int, seconds: float) -> None:
-        limit = measure.WARM_UP if stage == "warming up" else protocol
-        say(f"{stage}: {runs} runs, {seconds:.0f} of {limit['min_seconds']:.0f} s")
+        limits = warm if stage == "warming up" else protocol
+        late = "" if seconds < limits["min_seconds"] else f", {limits['max_seconds']:.0f} s at most"
+        say(f"{stage}: {runs} runs, {seconds:.1f} of {limits['min_seconds']:g} s{late}")
 
-    warm_up = measure.warm_up(model.run, feeds, tick)
-    with watched(facts.__file__ if mode == "strict" else None) as seen:
+    warm_up = measure.warm_up(model.run, feeds, warm, tick)
+    with watched(None if mode == "quick" else facts.__file__) as seen:
         before, used = facts.snapshot(), facts.usage()
         start = time.perf_counter()
         measured = measure.measure(model.run, feeds, protocol, tick)

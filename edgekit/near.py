@@ -1,4 +1,4 @@
-"""Names that nearly match."""
+"""Names that nearly match. Imports nothing of edgekit."""
 
 from __future__ import annotations
 

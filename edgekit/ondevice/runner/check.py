@@ -8,6 +8,7 @@ import os
 from typing import Any, Mapping, Sequence
 
 Digests = Mapping[str, Mapping[str, Any]]
+SILENCE = 1e-6  # root mean square up to which an output that should be all zero counts as zero
 
 
 def sha256(path: str) -> str:
@@ -40,9 +41,9 @@ def signal_to_noise_db(expected: Any, got: Any) -> float:
     reference = numpy.asarray(expected).astype(numpy.float64)
     noise = float(numpy.sum((reference - numpy.asarray(got).astype(numpy.float64)) ** 2))
     signal = float(numpy.sum(reference**2))
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+    if signal == 0:
+        return math.inf if noise <= SILENCE**2 * reference.size else -math.inf
+    return 10 * math.log10(signal / noise) if noise > 0 else math.inf
 
 
 def compare(
@@ -53,27 +54,30 @@ def compare(
     Returns:
         The lowest signal-to-noise ratio over the outputs, dB, and what is wrong in words (None: nothing).
     """
-    import numpy
-
     lowest = math.inf
     if len(got) != len(expected):
         return -math.inf, f"{len(got)} outputs, not {len(expected)}"
     for i, name in enumerate(names):
-        want, have = numpy.asarray(expected[i]), numpy.asarray(got[i])
-        if have.shape != want.shape or have.dtype != want.dtype:
-            shown = f"{have.dtype}{list(have.shape)}, not {want.dtype}{list(want.shape)}"
-            return -math.inf, f"output `{name}` is {shown}"
-        if have.dtype.kind not in "fiub":
-            if not numpy.array_equal(want, have):
-                return -math.inf, f"output `{name}` differs"
-            continue
-        if not numpy.isfinite(have).all():
-            return -math.inf, f"output `{name}` holds NaN or infinite values"
-        snr_db = signal_to_noise_db(want, have)
+        unlike = _unlike(expected[i], got[i])
+        if unlike:
+            return -math.inf, f"output `{name}` {unlike}"
+        snr_db = signal_to_noise_db(expected[i], got[i])
         lowest = min(lowest, snr_db)
         if snr_db < min_snr_db:
-            return (
-                lowest,
-                f"output `{name}` has signal-to-noise {snr_db:.1f} dB, at least {min_snr_db:g} is needed",
-            )
+            need = f"at least {min_snr_db:g} is needed"
+            return lowest, f"output `{name}` has signal-to-noise {snr_db:.1f} dB, {need}"
     return lowest, None
+
+
+def _unlike(expected: Any, got: Any) -> str | None:
+    """Why two arrays cannot be compared by their values, or None."""
+    import numpy
+
+    want, have = numpy.asarray(expected), numpy.asarray(got)
+    if have.shape != want.shape or have.dtype != want.dtype:
+        return f"is {have.dtype}{list(have.shape)}, not {want.dtype}{list(want.shape)}"
+    if have.dtype.kind not in "fiub":
+        return f"is {have.dtype}, which holds no numbers"
+    if not numpy.isfinite(want).all():
+        return "is NaN or infinite in the golden sample itself"
+    return None if numpy.isfinite(have).all() else "holds NaN or infinite values"

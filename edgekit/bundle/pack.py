@@ -1,0 +1,177 @@
+"""Write a bundle: the artifact, what it must give, what runs it, and what is known about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from pydantic import ValidationError
+
+from edgekit import __version__, ondevice
+from edgekit.bundle.golden import GoldenSamples, answer, golden_npz
+from edgekit.bundle.manifest import (
+    FILE,
+    DeviceIdentity,
+    File,
+    Golden,
+    Manifest,
+    Runtime,
+    first_complaint,
+    write_manifest,
+)
+from edgekit.bundle.place import disk_trouble
+from edgekit.bundle.readme import bundle_readme
+from edgekit.bundle.tensors import describe_inputs, describe_outputs
+from edgekit.cost import Cost
+from edgekit.errors import BadInput
+from edgekit.result import Quality, as_json
+
+if TYPE_CHECKING:
+    from edgekit.target import Target
+
+ARTIFACT, GOLDEN, README, REQUIREMENTS, RUN = (
+    "model.onnx",
+    "golden.npz",
+    "README.md",
+    "requirements.txt",
+    "run.py",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a bundle is made of.
+
+    Attributes:
+        name: of the bundle, and of the folder in its archive.
+        model: the artifact.
+        calls: real inputs by name, at least one call: their ranges go into the manifest, and a few of them
+            become the golden samples.
+        target: what it was built for; its budget and requirements go into the manifest.
+        threads: that one inference uses.
+        recipe: as plain data, replayable.
+        cost: on the target.
+        here: what was measured on this machine, where this machine is not the target.
+        versions: of the libraries that made the artifact.
+    """
+
+    name: str
+    model: onnx.ModelProto | bytes
+    calls: Sequence[Mapping[str, np.ndarray]]
+    target: Target
+    threads: int
+    recipe: Mapping[str, Any]
+    cost: Cost
+    here: Cost = field(default_factory=Cost)
+    quality: Quality | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_bundle(folder: Path, contents: Contents) -> Manifest:
+    """Write the bundle into `folder`, which is empty; the same contents give the same bytes.
+
+    Args:
+        folder: from `edgekit.bundle.place.fresh_folder`, so that nothing half-written is ever in its place.
+        contents: left as they were.
+
+    Raises:
+        BadInput: the artifact cannot be run or described.
+        VerificationFailed: the artifact gives NaN or infinite values.
+        OutsideFailure: the disk is full, or the folder cannot be written.
+    """
+    files, manifest = _make(contents)
+    with disk_trouble(folder.parent):
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        (folder / RUN).chmod(0o755)
+    return manifest
+
+
+def _make(contents: Contents) -> tuple[dict[str, bytes], Manifest]:
+    """Every file of the bundle, and its manifest."""
+    model = contents.model
+    data = model if isinstance(model, bytes) else model.SerializeToString(deterministic=True)
+    graph = (onnx.load_from_string(data) if isinstance(model, bytes) else model).graph
+    golden = answer(data, [_ordered(graph, call) for call in contents.calls])
+    files = {ARTIFACT: data, GOLDEN: golden_npz(golden), **_device_files()}
+    files[REQUIREMENTS] = _requirements(contents.target).encode()
+    try:
+        manifest = _manifest(contents, graph, golden, files)
+    except ValidationError as error:
+        raise BadInput(first_complaint(error), where="the manifest of the bundle") from error
+    files[README] = bundle_readme(manifest).encode()
+    manifest = manifest.model_copy(update={"files": _digests(files)})
+    return {**files, FILE: write_manifest(manifest)}, manifest
+
+
+def _ordered(graph: onnx.GraphProto, call: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The call with its inputs in the order of the graph, which is the order of the golden samples."""
+    names = [value.name for value in graph.input if value.name in call]
+    return {name: np.asarray(call[name]) for name in names}
+
+
+def _device_files() -> dict[str, bytes]:
+    """`run.py` and its parts, as this edgekit runs them itself."""
+    source = Path(ondevice.__path__[0])
+    parts = [path for path in sorted((source / "runner").glob("*.py")) if path.name != "__init__.py"]
+    return {path.relative_to(source).as_posix(): path.read_bytes() for path in (source / RUN, *parts)}
+
+
+def _requirements(target: Target) -> str:
+    versions = " or ".join(target.python)
+    lines = [f"{name}=={version}" for name, version in sorted(target.requirements.items())]
+    return "\n".join([f"# for {target.profile.arch} and Python {versions}", *lines, ""])
+
+
+def _manifest(
+    contents: Contents, graph: onnx.GraphProto, golden: GoldenSamples, files: Mapping[str, bytes]
+) -> Manifest:
+    target, profile = contents.target, contents.target.profile
+    outputs = {value.name: [arrays[i] for arrays in golden.outputs] for i, value in enumerate(graph.output)}
+    runtime = target.runtimes[0]
+    return Manifest(
+        schema="edgekit.bundle/1",
+        name=contents.name,
+        edgekit=__version__,
+        runtime=Runtime(name=runtime, version=target.requirements[runtime], threads=contents.threads),
+        device=DeviceIdentity(
+            target=target.name,
+            profile=profile.name,
+            soc=profile.soc,
+            core=profile.core,
+            arch=profile.arch,
+            cores=profile.cores,
+            python=list(target.python),
+            local=target.local,
+        ),
+        artifact=ARTIFACT,
+        inputs=describe_inputs(graph, contents.calls),
+        outputs=describe_outputs(graph, outputs),
+        recipe=as_json(dict(contents.recipe)),
+        cost=_plain(contents.cost),
+        here=_plain(contents.here),
+        budget=_plain(target.budget),
+        quality=None if contents.quality is None else as_json(contents.quality),
+        versions=dict(contents.versions),
+        requirements=dict(target.requirements),
+        golden=Golden(file=GOLDEN, samples=len(golden.calls), min_snr_db=golden.min_snr_db),
+        files=_digests(files),
+    )
+
+
+def _plain(cost: Cost) -> dict[str, Any]:
+    return dict(cost.as_dict())
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, File]:
+    return {
+        name: File(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        for name, content in sorted(files.items())
+    }

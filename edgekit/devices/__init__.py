@@ -1,0 +1,1 @@
+"""Devices: the places where a bundle can run."""

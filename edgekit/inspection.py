@@ -1,0 +1,119 @@
+"""Look at a bundle or a model: layers, parameters, multiply-accumulates, the peak of its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edgekit.graph.layers import Layer, describe
+from edgekit.graph.prepare import is_quantized, opset_of, shape_of
+
+OPSET, IR_VERSION = 20, 10  # what a torch network is exported to in order to be looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a network is, at the shapes of one call.
+
+    Attributes:
+        inputs: name, shape (a text is a dynamic axis) and dtype of each.
+        params: weight elements.
+        macs: multiply-accumulates of one call.
+        weight_bytes: bytes of all weights.
+        activation_peak_bytes: most activation bytes alive at once when nodes run in order.
+        facts: what else is known, in words: the opset, of a bundle its target, runtime and outcome.
+    """
+
+    name: str
+    inputs: tuple[tuple[str, tuple[int | str, ...], str], ...]
+    outputs: tuple[tuple[str, tuple[int | str, ...], str], ...]
+    layers: tuple[Layer, ...]
+    params: int
+    macs: int
+    weight_bytes: int
+    activation_peak_bytes: int
+    quantized: bool
+    facts: dict[str, str]
+
+
+def inspect_model(source: str, given: Any) -> Inspection:
+    """Inspect whatever `edgekit build` takes.
+
+    Args:
+        source: a task file, a model file, a name.
+        given: the data options, an `edgekit.task.load.Given`.
+
+    Raises:
+        BadInput: the source cannot be loaded, or its network cannot be converted.
+    """
+    from edgekit.runtimes.onnxruntime import convert
+    from edgekit.task.load import load_task
+
+    task = load_task(source, given)
+    model, notes = convert(task.model, task, opset=OPSET, ir_version=IR_VERSION)
+    call = {spec.name: array for spec, array in zip(task.inputs, task.example, strict=True)}
+    origin = "an ONNX file" if isinstance(task.model, onnx.ModelProto) else type(task.model).__name__
+    facts = {"network": origin, "notes": "; ".join((*task.notes, *notes))}
+    return _inspect(task.name, model, call, facts)
+
+
+def inspect_bundle(bundle: Path) -> Inspection:
+    """Inspect a bundle's artifact, at the shapes of its first golden sample. Nothing of it is executed.
+
+    Raises:
+        BadInput: it is no bundle, or what is in it cannot be read.
+    """
+    from edgekit.bundle.golden import first_call
+    from edgekit.bundle.manifest import confine, read_manifest
+    from edgekit.task.onnx_file import read_onnx
+
+    manifest = read_manifest(bundle)
+    model = read_onnx(confine(bundle, manifest.artifact)).model
+    call = first_call(bundle, manifest)
+    facts = {
+        "target": manifest.device.target,
+        "runtime": f"{manifest.runtime.name} {manifest.runtime.version}, {manifest.runtime.threads} threads",
+        "recipe": " + ".join(str(step["step"]) for step in _steps(manifest.recipe))
+        or "none: as it was given",
+        "made by": f"edgekit {manifest.edgekit}",
+    }
+    return _inspect(manifest.name, model, call, facts)
+
+
+def _steps(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [step for step in recipe.get("steps", []) if isinstance(step, dict) and "step" in step]
+
+
+def _inspect(
+    name: str, model: onnx.ModelProto, call: Mapping[str, np.ndarray], facts: dict[str, str]
+) -> Inspection:
+    found = describe(model, call)
+    return Inspection(
+        name=name,
+        inputs=_values(model.graph.input),
+        outputs=_values(model.graph.output),
+        layers=found.layers,
+        params=found.params,
+        macs=found.macs,
+        weight_bytes=sum(numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer),
+        activation_peak_bytes=found.activation_peak,
+        quantized=is_quantized(model),
+        facts={"opset": str(opset_of(model)), **{key: text for key, text in facts.items() if text}},
+    )
+
+
+def _values(values: Any) -> tuple[tuple[str, tuple[int | str, ...], str], ...]:
+    return tuple(
+        (
+            value.name,
+            shape_of(value),
+            onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+        )
+        for value in values
+    )

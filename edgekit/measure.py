@@ -1,0 +1,149 @@
+"""What a candidate costs: size, memory and quality measured here, latency measured or predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekit.alternate import compare_artifacts
+from edgekit.bench import bench, measure_memory
+from edgekit.cost import Cost, Figure
+from edgekit.graph.layers import describe
+from edgekit.plan.candidates import Candidate
+from edgekit.plan.cost_model import predict
+from edgekit.progress import Detail
+from edgekit.realise import Graph, Workshop, artifact, float_graph
+from edgekit.result import Quality, Tried
+from edgekit.shipping import pack, scratch_folder
+
+# Peak memory of one inference process on aarch64 over x86-64, for the same file: 0.82 with onnxruntime, 1.0 with
+# LiteRT (98 against 120 MB and 87 against 87 MB, docs/decisions/memory.md). The room above is for what other
+# kernels and allocators may add.
+MEMORY_LOW, MEMORY_HIGH = 0.75, 1.25
+PERCENTILES = ("p50", "p90", "p99")
+COMPARED_CALLS = 8
+
+
+def realise(shop: Workshop, candidate: Candidate) -> Tried:
+    """Build the candidate and find what it costs; the verdicts and the reason are the search's to add.
+
+    Raises:
+        BadInput: a step cannot treat the network.
+        VerificationFailed: an artifact does not compute what it should.
+    """
+    start = float_graph(shop, candidate.recipe)
+    built = artifact(shop, start, candidate.recipe)
+    shop.artifacts[candidate.name] = built.path
+    tried = Tried(
+        name=candidate.name,
+        recipe=candidate.recipe.data(),
+        cost=_certain(built),
+        quality=built.quality,
+        parities=(*start.parities, *built.parities),
+        routes=built.routes,
+    )
+    with shop.progress.stage(f"measure {candidate.name}") as detail:
+        return _measured(shop, tried, candidate.recipe.threads or shop.target.threads, detail)
+
+
+def _certain(built: Graph) -> Cost:
+    """Size and quality: the same wherever the artifact runs."""
+    size = Figure(
+        value=built.path.stat().st_size / 1e6, how="measured", source="bytes of the artifact on disk"
+    )
+    quality = built.quality
+    if quality is None or quality.drop is None:
+        return Cost(size_mb=size)
+    source = _quality_source(quality)
+    worst = quality.class_drop
+    return Cost(
+        size_mb=size,
+        drop=Figure(value=quality.drop, how="measured", source=source),
+        class_drop=None
+        if worst is None
+        else Figure(value=worst, how="measured", source=f"{source}; class {quality.worst_class}"),
+    )
+
+
+def _quality_source(quality: Quality) -> str:
+    judged = "the task's evaluate()" if quality.kind == "accuracy" else f"{quality.kind} with the original"
+    samples = f" on {quality.samples} samples" if quality.samples is not None else ""
+    return f"{judged}{samples}, the artifact run by onnxruntime on this machine"
+
+
+def _measured(shop: Workshop, tried: Tried, threads: int, detail: Detail) -> Tried:
+    """The candidate with what was measured on this machine, and what that and the profile say of the target."""
+    target = shop.target
+    with scratch_folder() as folder:
+        bundle = folder / "bundle"
+        pack(shop, tried, bundle)
+        detail("memory, in a process of its own")
+        memory = _memory(measure_memory(bundle))
+        if target.local:
+            cost = tried.cost | memory | _bench(shop, bundle, detail)
+            return replace(tried, cost=cost, speedup_here=_speedup(shop, tried))
+    layers = describe(shop.load(tried), shop.example).layers
+    foreseen = predict(layers, target.profile, runtime=target.runtimes[0], threads=threads)
+    detail("speed against the float network, in turns")
+    return replace(
+        tried,
+        cost=foreseen | _carried_over(memory) | tried.cost,
+        here=memory,
+        speedup_here=_speedup(shop, tried),
+    )
+
+
+def _memory(found: Mapping[str, Any]) -> Cost:
+    peak = found["peak_rss_mb"]
+    source = "peak resident memory of a process that loads and runs the artifact, on this machine"
+    return Cost(peak_memory_mb=peak and Figure(value=peak, how="measured", source=source))
+
+
+def _carried_over(here: Cost) -> Cost:
+    """What memory measured on this machine says of the target: a prediction, with an interval."""
+    peak = here.peak_memory_mb
+    if peak is None:
+        return Cost()
+    source = f"{peak.value:.1f} MB measured on this machine; another instruction set and system differ"
+    low, high = peak.value * MEMORY_LOW, peak.value * MEMORY_HIGH
+    return Cost(peak_memory_mb=Figure(value=peak.value, low=low, high=high, how="predicted", source=source))
+
+
+def _bench(shop: Workshop, bundle: Path, detail: Detail) -> Cost:
+    """Latency on this machine, which is the device: long enough to carry the percentiles that are limited."""
+    wanted = {name for name, _ in shop.target.budget.known() if name.startswith("latency")}
+    modes: tuple[Literal["quick", "standard"], ...] = ("quick", "standard")
+    cost = Cost()
+    for mode in modes:
+        result = bench(bundle, mode=mode, detail=detail)
+        cost = latency_cost(result, mode)
+        if wanted <= {name for name, _ in cost.known()}:
+            break
+    for warning in result["warnings"]:
+        shop.progress.warn(f"the timing is doubtful: {warning}")
+    return cost
+
+
+def latency_cost(result: Mapping[str, Any], mode: str) -> Cost:
+    """The percentiles of a bench record that its number of runs can carry, as measured figures."""
+    latency, facts = result["latency"], result["facts"]
+    runs, threads = result["protocol"]["runs"], result["protocol"]["threads"]
+    source = f"{mode} protocol on {facts['cpu_model']} ({facts['fingerprint'][:12]}), {runs} runs, {threads} threads"
+    return Cost(
+        **{
+            f"latency_{name}_ms": Figure(value=latency[f"{name}_ms"], how="measured", source=source)
+            for name in PERCENTILES
+            if latency[f"{name}_ms"] is not None
+        }
+    )
+
+
+def _speedup(shop: Workshop, tried: Tried) -> float | None:
+    """Time of the float network over this one's: one alternating run on this machine, 1 thread."""
+    if shop.baseline is None or not tried.recipe["steps"]:
+        return None
+    paths = {"float": shop.baseline.path, "candidate": shop.artifacts[tried.name]}
+    compared = compare_artifacts(paths, [dict(call) for call in shop.real_calls[:COMPARED_CALLS]], threads=1)
+    return 1 / compared["candidate"].ratio_to_first

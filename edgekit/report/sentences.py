@@ -1,0 +1,96 @@
+"""What a report says about a build: how it came out, what that rests on, what to type next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from edgekit.cost import Cost, Status, Verdict, judge
+from edgekit.errors import clean
+from edgekit.report.words import figures_text, limit_label, listed, quality_kind
+from edgekit.result import BuildResult, Tried
+
+
+def subject(result: BuildResult) -> Tried | None:
+    """The candidate that the report is about: the shipped one, else the nearest one that was tried."""
+    if result.shipped is not None:
+        return result.tried[result.shipped]
+    return min(result.tried, key=_distance, default=None)
+
+
+def _distance(tried: Tried) -> tuple[bool, int, float]:
+    excess = [verdict.excess for verdict in tried.verdicts if math.isfinite(verdict.excess)]
+    missed = sum(verdict.status == "NOT MET" for verdict in tried.verdicts)
+    return not tried.realised, missed, max(excess, default=0.0)
+
+
+def standing(tried: Tried, budget: Cost) -> tuple[Verdict, ...]:
+    """How a candidate stands against each limit."""
+    return tried.verdicts or tuple(judge(tried.cost, budget))
+
+
+def headline(result: BuildResult) -> str:
+    """One sentence that says how the build came out."""
+    tried = subject(result)
+    if tried is None:
+        return "no candidate was tried"
+    name = f"`{clean(tried.name)}`"
+    if not any(result.budget.known()):
+        return f"{name} was built; no limit was named"
+    wanting = _labels(tried, result.outcome)
+    sentences: dict[Status, str] = {
+        "MET": f"{name} keeps every limit of the budget, and each was measured",
+        "PREDICTED": f"{name} fits the budget, but {wanting} predicted, not measured",
+        "NOT MET": f"nothing that was tried fits the budget; {name} comes nearest: {_misses(tried)}",
+        "UNPROVEN": f"{name} may or may not fit the budget: {wanting} not decided",
+    }
+    return sentences[result.outcome]
+
+
+def _labels(tried: Tried, status: Status) -> str:
+    labels = [limit_label(v.name, quality_kind(tried)) for v in tried.verdicts if v.status == status]
+    return f"{listed(labels)} {'is' if len(labels) == 1 else 'are'}" if labels else "one or more limits are"
+
+
+def _misses(tried: Tried) -> str:
+    parts = []
+    for verdict in tried.verdicts:
+        if verdict.status == "NOT MET":
+            finite = math.isfinite(verdict.excess)
+            times = f"{verdict.excess:.3g} times the limit" if finite else "above the limit"
+            parts.append(f"{limit_label(verdict.name, quality_kind(tried))} is {times}")
+    return listed(parts) or clean(tried.reason) or "see the limits"
+
+
+def basis(result: BuildResult) -> list[str]:
+    """What the reader must know about figures that were not measured on the device."""
+    tried, where = subject(result), clean(result.profile)
+    if tried is None:
+        return []
+    ways = {(name.startswith("latency"), figure.how) for name, figure in tried.cost.known()}
+    lines = []
+    if (True, "predicted") in ways:
+        todo = ": to measure it, run `python run.py --bench` in the bundle there" if result.bundle else ""
+        lines.append(f"latency comes from the cost model of profile {where}{todo}")
+    if (False, "predicted") in ways:
+        lines.append(f"size, memory or quality is in part predicted, not measured on {where}")
+    if (True, "emulated") in ways or (False, "emulated") in ways:
+        lines.append(f"some figures come from an emulated {where}, where time is not real")
+    return lines
+
+
+def here_lines(tried: Tried | None) -> list[str]:
+    """What was measured on the machine of the build, where that is not the target."""
+    known = figures_text(tried.here) if tried else ""
+    return [f"on this machine, which is not the target: {known}"] if known else []
+
+
+def next_commands(result: BuildResult) -> list[str]:
+    """What to type next, each with what it does; empty when there is no bundle."""
+    if result.bundle is None:
+        return []
+    folder = shlex.quote(clean(result.bundle))
+    return [
+        f"edgekit bench {folder}  # measure it on this machine",
+        f"cd {folder} && python run.py --check  # on the device, once the folder is there",
+    ]

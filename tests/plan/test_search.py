@@ -1,0 +1,139 @@
+import pytest
+
+from edgekit.compress.quantize import Quantize
+from edgekit.cost import Cost, Figure
+from edgekit.errors import BadInput, VerificationFailed
+from edgekit.plan.candidates import Candidate
+from edgekit.plan.recipe import Recipe
+from edgekit.plan.search import search, what_to_relax
+from edgekit.result import Tried
+
+
+def measured(value):
+    return Figure(value=value, how="measured", source="a test")
+
+
+def predicted(low, value, high):
+    return Figure(value=value, low=low, high=high, how="predicted", source="a test")
+
+
+def limit(value):
+    return Figure(value=value, how="limit", source="a test")
+
+
+def named(name):
+    steps = () if name == "float32" else (Quantize(samples=len(name)),)
+    return Candidate(name=name, recipe=Recipe(steps=steps))
+
+
+def run(costs, budget, *, foreseen=None, speedups=None, refused=None):
+    """A search over candidates whose costs are given; `built` names those that were realised."""
+    built = []
+
+    def realise(candidate):
+        if refused and candidate.name in refused:
+            raise refused[candidate.name]
+        built.append(candidate.name)
+        return Tried(
+            name=candidate.name,
+            recipe=candidate.recipe.data(),
+            cost=costs[candidate.name],
+            speedup_here=(speedups or {}).get(candidate.name),
+        )
+
+    found = search(
+        [named(name) for name in costs],
+        budget,
+        foresee=lambda candidate: (foreseen or {}).get(candidate.name, Cost()),
+        realise=realise,
+    )
+    return found, built
+
+
+SMALL = Cost(size_mb=limit(2.0))
+
+
+def test_the_first_that_fits_is_shipped_and_the_rest_is_not_built():
+    costs = {"float32": Cost(size_mb=measured(4)), "int8": Cost(size_mb=measured(1)), "pruned": Cost()}
+    found, built = run(costs, SMALL)
+    assert built == ["float32", "int8"]
+    assert found.tried[found.shipped].name == "int8"
+    assert found.tried[0].outcome == "NOT MET"
+    assert found.tried[1].reason == "the mildest recipe inside the budget"
+
+
+def test_a_limit_inside_the_interval_of_a_prediction_lets_the_search_go_on():
+    costs = {
+        "float32": Cost(latency_p90_ms=predicted(30, 45, 90)),
+        "int8": Cost(latency_p90_ms=predicted(10, 20, 40)),
+    }
+    found, _ = run(costs, Cost(latency_p90_ms=limit(50)))
+    assert [tried.outcome for tried in found.tried] == ["UNPROVEN", "PREDICTED"]
+    assert found.shipped == 1
+
+
+def test_a_candidate_whose_best_case_misses_the_latency_is_not_built():
+    costs = {name: Cost(latency_p90_ms=predicted(60, 80, 90)) for name in ("float32", "int8", "pruned")}
+    costs["pruned"] = Cost(latency_p90_ms=predicted(5, 10, 20))
+    found, built = run(costs, Cost(latency_p90_ms=limit(50)), foreseen=costs)
+    assert built == ["float32", "pruned"]
+    assert not found.tried[1].realised
+    assert "not built" in found.tried[1].reason
+    assert found.shipped == 2
+
+
+def test_when_every_compressed_one_is_hopeless_the_fastest_is_built_and_the_nearest_reported():
+    costs = {
+        name: Cost(latency_p50_ms=predicted(least, least + 1, least + 2))
+        for name, least in (("float32", 100), ("int8", 60), ("pruned", 30))
+    }
+    found, built = run(costs, Cost(latency_p50_ms=limit(10)), foreseen=costs)
+    assert built == ["float32", "pruned"]
+    assert found.tried[found.shipped].name == "pruned"
+    assert found.tried[found.shipped].outcome == "NOT MET"
+
+
+def test_int8_that_is_slower_is_not_shipped_though_it_fits():
+    budget = Cost(latency_p50_ms=limit(10))
+    costs = {"float32": Cost(latency_p50_ms=measured(12)), "int8": Cost(latency_p50_ms=measured(9))}
+    found, _ = run(costs, budget, speedups={"int8": 0.5})
+    assert found.shipped != 1
+    assert "2.00 times slower than the float network" in found.tried[1].reason
+
+
+def test_int8_that_is_slower_is_shipped_where_only_its_size_helps():
+    costs = {"float32": Cost(size_mb=measured(4)), "int8": Cost(size_mb=measured(1))}
+    found, _ = run(costs, SMALL, speedups={"int8": 0.9})
+    assert found.shipped == 1
+
+
+@pytest.mark.parametrize("error", [BadInput("no route works"), VerificationFailed("diverges")])
+def test_a_candidate_that_cannot_be_built_is_reported_and_the_search_goes_on(error):
+    costs = {"float32": Cost(size_mb=measured(4)), "int8": Cost(), "pruned": Cost(size_mb=measured(1))}
+    found, _ = run(costs, SMALL, refused={"int8": error})
+    assert found.shipped == 2
+    assert found.tried[1].reason == f"cannot be built: {error}"
+
+
+def test_when_the_first_candidate_cannot_be_built_nothing_can():
+    with pytest.raises(VerificationFailed):
+        run({"float32": Cost()}, SMALL, refused={"float32": VerificationFailed("diverges")})
+
+
+def test_among_those_that_miss_the_one_that_misses_fewest_limits_by_least_is_nearest():
+    budget = Cost(size_mb=limit(1.0), drop=limit(0.01))
+    costs = {
+        "float32": Cost(size_mb=measured(4), drop=measured(0.0)),
+        "int8": Cost(size_mb=measured(1.5), drop=measured(0.0)),
+        "pruned": Cost(size_mb=measured(1.2), drop=measured(0.3)),
+    }
+    found, _ = run(costs, budget)
+    assert found.tried[found.shipped].name == "int8"
+    lines = what_to_relax(found.tried[found.shipped].verdicts)
+    assert len(lines) == 1
+    assert "met at a limit of 1.5 MB" in lines[0]
+
+
+def test_a_limit_that_nothing_was_measured_against_is_never_met():
+    found, _ = run({"float32": Cost(size_mb=measured(1))}, Cost(size_mb=limit(2), drop=limit(0.01)))
+    assert found.tried[found.shipped].outcome == "UNPROVEN"
