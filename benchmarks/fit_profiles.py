@@ -1,14 +1,14 @@
-"""How far the cost model of each profile is off on published latencies; with `--fit`, fit its coefficients anew.
+"""How far the cost model of each profile is off on published latencies; with `--fit`, fit it anew.
 
-    python benchmarks/fit_profiles.py                 # the table: median and 90th-percentile error of each profile
-    python benchmarks/fit_profiles.py --fit rpi4      # coefficients for profiles/rpi4.yaml, and the 90 % interval
+    python benchmarks/fit_profiles.py                 # median and 90th-percentile error of each profile
+    python benchmarks/fit_profiles.py --fit rpi4      # coefficients for profiles/rpi4.yaml, and the interval
 
-`data/latency.csv` holds one row for each (device, runtime, precision, threads, network), median of the releases of
-that runtime, with its source; `data/layers.csv` the layers of the networks, computed from their public definitions.
-The rows are of ncnn, TFLite, ArmNN, XNNPACK, Paddle-Lite and ExecuTorch: hardly any is published for onnxruntime on
-these boards, so the interval is what the runtimes differ by, widened for onnxruntime (see ONNXRUNTIME_EXTRA).
-float16 rows (ncnn computes in float16 where the core can) help to fit the shares; they are not scored, since
-onnxruntime gains nothing from float16 there.
+`data/latency.csv` holds one row for each (device, runtime, precision, threads, network), the median of the
+releases of that runtime, with its source; `data/layers.csv` the layers of the networks, computed from their
+public definitions. The rows are of ncnn, TFLite, ArmNN, XNNPACK, Paddle-Lite and ExecuTorch: hardly any is
+published for onnxruntime on these boards, so the interval is what the runtimes differ by, widened for
+onnxruntime (see ONNXRUNTIME_EXTRA). float16 rows (ncnn computes in float16 where the core can) help to fit
+the shares; they are not scored, since onnxruntime gains nothing from float16 there.
 """
 
 from __future__ import annotations
@@ -29,11 +29,20 @@ from edgekit.target import Profile, load_profile
 DATA = Path(__file__).parent / "data"
 PRECISION = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-# Instructions that onnxruntime 1.31 retires for nine networks, over LiteRT 2.3's (counted with QEMU, Cortex-A72):
-# 0.97 to 1.78, median 1.17. It has no Winograd convolution either, which is why a share stays below GEMM's.
+# Instructions that onnxruntime 1.31 retires for nine networks over LiteRT 2.3's (QEMU, Cortex-A72): 0.97 to
+# 1.78, median 1.17. It has no Winograd convolution either, so a share stays below that of a good GEMM.
 ONNXRUNTIME_EXTRA = 1.2
 GEMM_SHARE = 0.8
-NAMES = ("dense", "pointwise", "depthwise", "memory_gbs", "overhead_us", "serial_share", "int8_gain", "half_gain")
+NAMES = (
+    "dense",
+    "pointwise",
+    "depthwise",
+    "memory_gbs",
+    "overhead_us",
+    "serial_share",
+    "int8_gain",
+    "half_gain",
+)
 START = np.array([0.7, 0.5, 0.3, 4.0, 20.0, 0.3, 1.6, 1.5])
 LOWEST = np.array([0.02, 0.02, 0.01, 0.2, 1.0, 0.02, 1.0, 0.8])
 HIGHEST = np.array([GEMM_SHARE, GEMM_SHARE, GEMM_SHARE, 60.0, 200.0, 0.6, 4.0, 4.0])
@@ -182,7 +191,9 @@ def check_formula(x: np.ndarray, rows: list[Row], works: dict[str, Work], profil
             layers = as_layers(works[row.network], row.precision)
             cost = predict(layers, fitted, runtime="onnxruntime", threads=row.threads)
             assert cost.latency_p50_ms is not None
-            np.testing.assert_allclose(cost.latency_p50_ms.value, fast_ms(x, row, works[row.network], profile))
+            np.testing.assert_allclose(
+                cost.latency_p50_ms.value, fast_ms(x, row, works[row.network], profile)
+            )
 
 
 def with_coefficients(profile: Profile, x: np.ndarray) -> Profile:
@@ -233,7 +244,9 @@ def print_table(works: dict[str, Work]) -> None:
 
 def main() -> None:
     """Print the table, or a fit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--fit", metavar="PROFILE", help="fit this profile anew")
     arguments = parser.parse_args()
     works = read_layers()

@@ -1,6 +1,6 @@
 """How long `edgekit --help` takes beside `python -c "import click"`: in turn, median of pairs.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

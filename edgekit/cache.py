@@ -12,14 +12,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgekit.errors import OutsideFailure
 
 MOST_BYTES = 5_000_000_000
-_SEAL = "seal.json"
+_SEAL, _PARTIAL = "seal.json", ".partial-"
 
 
 def default_root() -> Path:
@@ -67,7 +67,7 @@ class Cache:
         entry, root = self._entry(title, key), self._root()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=root))
+            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=root))
         except OSError as error:
             raise _no_disk(root, error) from error
         try:
@@ -139,13 +139,22 @@ def _is_sealed(folder: Path) -> bool:
 
 def _evict(root: Path, keep: Path) -> None:
     """Drop the entries that were used longest ago until the rest fits into MOST_BYTES."""
-    entries = sorted(_entries(root), key=lambda path: path.stat().st_mtime, reverse=True)
+    sizes = {path: _size(path) for path in root.iterdir() if not path.name.startswith(_PARTIAL)}
+    entries = sorted(sizes, key=lambda path: sizes[path].used, reverse=True)
     total = 0
     for entry in entries:
-        total += sum(path.stat().st_size for path in entry.iterdir())
+        total += sizes[entry].bytes
         if total > MOST_BYTES and entry != keep:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _entries(root: Path) -> Iterator[Path]:
-    return (path for path in root.iterdir() if path.is_dir() and (path / _SEAL).exists())
+class _Size(NamedTuple):
+    used: float
+    bytes: int
+
+
+def _size(entry: Path) -> _Size:
+    try:
+        return _Size(entry.stat().st_mtime, sum(path.stat().st_size for path in entry.iterdir()))
+    except OSError:  # another build is dropping it
+        return _Size(0.0, 0)

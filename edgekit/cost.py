@@ -91,13 +91,18 @@ LABELS = {
 }
 
 
+SMALLER = {"ms": "µs", "MB": "KB"}
+
+
 def show_value(name: str, value: float) -> str:
-    """A value of the field `name` as people write it: `12.3 ms`, `0.30 MB`, `0.50 %`."""
+    """A value of the field `name` as people write it: `12.3 ms`, `31 KB`, `0.50 %`."""
     unit = LABELS[name][1]
     if not math.isfinite(value):
         return "infinite" if value > 0 else "unknown"
     if not unit:
         return f"{value * 100:.2f} %"
+    if 0 < value < 0.1:
+        value, unit = value * 1000, SMALLER[unit]
     return f"{value:.0f} {unit}" if 100 <= value < 1e6 else f"{value:.3g} {unit}"
 
 

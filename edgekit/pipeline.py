@@ -137,6 +137,7 @@ def _search(shop: Workshop, layers: tuple[Layer, ...], choice: list[Candidate]) 
         shop.target.budget,
         foresee=lambda candidate: foresee(candidate, layers, shop.target),
         realise=lambda candidate: realise(shop, candidate),
+        on_device=shop.target.local,
     )
 
 

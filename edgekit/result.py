@@ -41,7 +41,7 @@ class Parity:
 
     Attributes:
         stage: what was compared: "torch -> onnx", "float32 -> int8".
-        snr_db: signal-to-noise ratio over all outputs, dB; infinite when they are equal.
+        snr_db: signal-to-noise ratio of the output that has the lowest, dB; infinite when they are equal.
         max_abs: largest absolute difference.
         top1: share of samples with the same arg-max, for two-dimensional outputs.
         floor_db: the ratio that had to be reached.

@@ -26,11 +26,9 @@ Runtimes = Annotated[tuple[Literal["onnxruntime"], ...], Field(strict=False, min
 
 
 class CostModel(Record):
-    """Coefficients of the latency prediction, fitted together; `edgekit.plan.cost_model` says how they act."""
+    """Coefficients of the latency prediction, fitted together; `plan.cost_model` says how they act."""
 
-    dense: float = Field(
-        gt=0, description="share of the peak rate that a convolution of more than 1x1 reaches"
-    )
+    dense: float = Field(gt=0, description="share of the peak rate that convolutions beyond 1x1 reach")
     pointwise: float = Field(gt=0, description="the same for 1x1 convolutions and matrix products")
     depthwise: float = Field(gt=0, description="the same for depthwise and grouped convolutions")
     memory_gbs: float = Field(gt=0, description="bytes moved by a layer in a nanosecond, caches included")
@@ -169,7 +167,15 @@ def kind_of(data: Mapping[str, Any], path: Path) -> Kind:
 
 def schema(kind: Kind) -> dict[str, Any]:
     """The JSON schema of a target or profile file."""
-    return json_schema(Target if kind == "target" else Profile, kind)
+    if kind == "profile":
+        return json_schema(Profile, kind)
+    rules = json_schema(Target, kind)
+    board = rules["$defs"]["Profile"]
+    board["properties"]["extends"] = {"type": "string", "description": "name or path of a profile"}
+    del board["required"]  # inside a target it is a name, or what differs from the profile that it extends
+    rules["properties"]["profile"]["anyOf"] = [{"type": "string"}, {"$ref": "#/$defs/Profile"}]
+    del rules["properties"]["profile"]["$ref"]
+    return rules
 
 
 def _profile(found: Found) -> Built:

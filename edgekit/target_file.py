@@ -57,7 +57,7 @@ def load(kind: Kind, name: str) -> Found:
     """The data of `name`, a name to look up or the path of a file, with its parents merged in.
 
     Raises:
-        BadInput: no such name or file, not readable as YAML, or an `extends` that leads nowhere or in a circle.
+        BadInput: no such name or file, not YAML, or an `extends` that leads nowhere or in a circle.
     """
     return _resolve(kind, _find(kind, name, asker=None, seen=()), seen=())
 
@@ -134,7 +134,7 @@ def _merge_parent(
 
 
 def _merge(parent: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Own keys win, mapping by mapping; a figure is replaced whole, so that no value keeps another's source."""
+    """Own keys win, mapping by mapping; a figure is replaced whole: no value keeps another's source."""
     merged = dict(parent)
     for key, value in own.items():
         old = merged.get(key)
@@ -148,7 +148,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(None, None, "references (`*name`) are not read", mark)
         return super().compose_node(parent, index)
 

@@ -1,6 +1,6 @@
 """Plain data of a target or profile file to a validated record; every problem in words; the JSON schema.
 
-A figure is written `{value: 50, source: where it comes from}`. A bare value is taken too: its source is the file.
+A figure is written `{value: 50, source: where it comes from}`. A bare value's source is the file.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def build(model: type[R], data: Mapping[str, Any], *, source: str) -> Built:
         record = model.model_validate(plain)
     except ValidationError as error:
         wrong = [_problem(model, detail) for detail in error.errors(include_url=False)]
-        return Built(None, (*split.problems, *wrong))
+        # A list whose only item is wrong is also called too short.
+        told = [one for one in wrong if not any(other.key.startswith(f"{one.key}.") for other in wrong)]
+        return Built(None, (*split.problems, *told))
     record._sources.update(split.sources)
     return Built(record, tuple(split.problems))
 
@@ -133,7 +135,7 @@ def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
         return Problem(path, "is missing", described.description if described else None)
     if kind == "string_type":
         return Problem(path, f"must be text, not {_shown(detail['input'])}", 'put it in quotes: "3.11"')
-    message = detail["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    message = detail["msg"].removeprefix("Input ").removeprefix("Tuple ").removeprefix("Dictionary ")
     return Problem(path, f"{message}, not {_shown(detail['input'])}")
 
 

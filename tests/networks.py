@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.task.record import InputSpec, Task
+from edgekit.verify import run_onnx
 
 
 def task_of(
@@ -84,6 +85,55 @@ def calibrated(network: nn.Module, *shape: int) -> nn.Module:
         for seed in range(4):
             network(torch.from_numpy(noise(8, *shape, seed=seed)))
     return network.eval()
+
+
+def digits(size: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's digits, shuffled: images 1xsizexsize, labels; the first 400 are for tests."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1
+    order = np.random.default_rng(0).permutation(len(labels))
+    return F.interpolate(images, size=(size, size)).numpy()[order], labels[order]
+
+
+def train(network: nn.Module, epochs: int, rate: float = 0.05) -> nn.Module:
+    """Train on the digits that are not for tests; a second of one core an epoch, or less."""
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    images, labels = (torch.from_numpy(array[400:]) for array in digits())
+    optimiser = torch.optim.SGD(network.parameters(), rate, momentum=0.9, nesterov=True)
+    network.train()
+    for _ in range(epochs):
+        for part in torch.randperm(len(images)).split(64):
+            loss = F.cross_entropy(network(images[part]), labels[part])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    torch.set_num_threads(threads)
+    return network.eval()
+
+
+def trained_task(network: nn.Module, epochs: int = 4) -> Task:
+    """The network trained on digits, with 64 calibration calls and the training data."""
+    torch.manual_seed(0)
+    images, labels = (torch.from_numpy(array[400:]) for array in digits())
+    calls = [(image[None],) for image in images[:64].numpy()]
+
+    def training() -> list[tuple[Tensor, Tensor]]:
+        return list(zip(images.split(64), labels.split(64), strict=True))
+
+    return task_of(train(network, epochs), calls[0], calls=calls, training=training, outputs=["scores"])
+
+
+def accuracy(graph: onnx.ModelProto) -> float:
+    """Of a digits network on the digits that training never saw."""
+    images, labels = digits()
+    outputs = run_onnx(graph, [{"x": image[None]} for image in images[:400]])
+    return float(
+        np.mean([out[0].argmax() == label for out, label in zip(outputs, labels[:400], strict=True)])
+    )
 
 
 class TinyCnn(nn.Module):
@@ -196,7 +246,7 @@ class Vit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.patches(x).flatten(2).transpose(1, 2)
-        y = torch.cat([self.token.expand(len(y), -1, -1), y], 1) + self.place
+        y = torch.cat([self.token.expand(y.shape[0], -1, -1), y], 1) + self.place
         for index, (attention, mlp) in enumerate(zip(self.attentions, self.mlps, strict=True)):
             y = y + attention(self.norms[2 * index](y))
             y = y + mlp(self.norms[2 * index + 1](y))
@@ -243,7 +293,7 @@ class ONet(nn.Module):
             nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.MaxPool2d(3, 2, ceil_mode=True),
             nn.Conv2d(16, 32, 3), nn.PReLU(32), nn.MaxPool2d(3, 2, ceil_mode=True),
         )  # fmt: skip
-        self.dense, self.prelu = nn.Linear(32 * 5 * 5, 64), nn.PReLU(64)
+        self.dense, self.prelu = nn.Linear(32 * 4 * 4, 64), nn.PReLU(64)
         self.face, self.box, self.points = nn.Linear(64, 2), nn.Linear(64, 4), nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

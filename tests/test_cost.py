@@ -171,7 +171,10 @@ def test_joined_costs_keep_what_the_later_one_does_not_know():
     [
         ("latency_p90_ms", 12.345, "12.3 ms"),
         ("latency_p90_ms", 123.4, "123 ms"),
+        ("latency_p90_ms", 0.00719, "7.19 µs"),
         ("size_mb", 0.3, "0.3 MB"),
+        ("size_mb", 0.031, "31 KB"),
+        ("size_mb", 0.0, "0 MB"),
         ("size_mb", 1e9, "1e+09 MB"),
         ("drop", 0.005, "0.50 %"),
         ("drop", math.inf, "infinite"),

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
@@ -135,6 +136,19 @@ def _check_cost(field: str, data: Json) -> None:
         raise ValueError(f"`{field}` is not a cost") from error
 
 
+def _refuse_unprintable(field: str, data: JsonValue | Mapping[str, JsonValue]) -> None:
+    """Text of a bundle is shown in terminals: no control sequence may reach them."""
+    if isinstance(data, str) and not data.isprintable():
+        raise ValueError(f"`{field}` holds control characters")
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            _refuse_unprintable(field, key)
+            _refuse_unprintable(field, value)
+    elif isinstance(data, list):
+        for value in data:
+            _refuse_unprintable(field, value)
+
+
 class Manifest(Record):
     """What a bundle says about itself: everything but its own digest.
 
@@ -177,6 +191,8 @@ class Manifest(Record):
             raise ValueError(f"`{FILE}` cannot hold its own digest")
         for field in ("cost", "here", "budget"):
             _check_cost(field, getattr(self, field))
+        for field in ("recipe", "cost", "here", "budget", "quality"):
+            _refuse_unprintable(field, getattr(self, field))
         return self
 
 
@@ -225,19 +241,6 @@ def first_complaint(error: ValidationError | RecursionError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     shown = f"`{path}`: {message}" if path else message
     return "".join(letter if letter.isprintable() else "?" for letter in shown)[:300]
-
-
-def _refuse_unprintable(data: Any) -> None:
-    """Text of a bundle is shown in terminals: no control sequence may reach them."""
-    if isinstance(data, str):
-        _printable(data)
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            _refuse_unprintable(key)
-            _refuse_unprintable(value)
-    elif isinstance(data, list):
-        for value in data:
-            _refuse_unprintable(value)
 
 
 def _refuse_constant(name: str) -> float:

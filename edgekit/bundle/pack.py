@@ -26,7 +26,7 @@ from edgekit.bundle.manifest import (
 )
 from edgekit.bundle.place import disk_trouble
 from edgekit.bundle.readme import bundle_readme
-from edgekit.bundle.tensors import describe_inputs, describe_outputs
+from edgekit.bundle.tensors import check_interface, describe_inputs, describe_outputs, inputs_of
 from edgekit.cost import Cost
 from edgekit.errors import BadInput
 from edgekit.result import Quality, as_json
@@ -99,6 +99,7 @@ def _make(contents: Contents) -> tuple[dict[str, bytes], Manifest]:
     model = contents.model
     data = model if isinstance(model, bytes) else model.SerializeToString(deterministic=True)
     graph = (onnx.load_from_string(data) if isinstance(model, bytes) else model).graph
+    check_interface(graph, contents.calls)
     golden = answer(data, [_ordered(graph, call) for call in contents.calls])
     files = {ARTIFACT: data, GOLDEN: golden_npz(golden), **_device_files()}
     files[REQUIREMENTS] = _requirements(contents.target).encode()
@@ -113,8 +114,7 @@ def _make(contents: Contents) -> tuple[dict[str, bytes], Manifest]:
 
 def _ordered(graph: onnx.GraphProto, call: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The call with its inputs in the order of the graph, which is the order of the golden samples."""
-    names = [value.name for value in graph.input if value.name in call]
-    return {name: np.asarray(call[name]) for name in names}
+    return {value.name: np.asarray(call[value.name]) for value in inputs_of(graph)}
 
 
 def _device_files() -> dict[str, bytes]:

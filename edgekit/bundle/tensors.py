@@ -17,31 +17,38 @@ Shape = tuple[int, ...]
 Axes = list[int | str]
 
 
-def describe_inputs(graph: onnx.GraphProto, calls: Sequence[Arrays]) -> list[Tensor]:
-    """The inputs in the order of the graph, each with the range seen in `calls`.
+def check_interface(graph: onnx.GraphProto, calls: Sequence[Arrays]) -> None:
+    """See that the calls give every input, and that no input or output is anything but a tensor of numbers.
 
     Raises:
-        BadInput: an input is no tensor of numbers, or a call does not give it.
+        BadInput: the line names the input or output.
     """
+    for value in inputs_of(graph):
+        _dtype("input", value)
+        for call in calls:
+            if value.name not in call:
+                what = f"the input `{value.name}` is missing; given: {', '.join(call)}"
+                raise BadInput(what, where="the golden calls")
+    for value in graph.output:
+        _dtype("output", value)
+
+
+def inputs_of(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a call gives: old files list the weights among them."""
     weights = {tensor.name for tensor in graph.initializer}
-    values = [value for value in graph.input if value.name not in weights]
-    seen = {value.name: [_given(call, value.name) for call in calls] for value in values}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def describe_inputs(graph: onnx.GraphProto, calls: Sequence[Arrays]) -> list[Tensor]:
+    """The inputs in the order of the graph, each with the range seen in `calls`."""
+    values = inputs_of(graph)
+    seen = {value.name: [call[value.name] for call in calls] for value in values}
     return _untangle([_describe("input", value, seen[value.name]) for value in values], seen)
 
 
 def describe_outputs(graph: onnx.GraphProto, outputs: Mapping[str, Sequence[np.ndarray]]) -> list[Tensor]:
-    """The outputs in the order of the graph, each with the range of `outputs`, its arrays by name.
-
-    Raises:
-        BadInput: an output is no tensor of numbers.
-    """
+    """The outputs in the order of the graph, each with the range of `outputs`, its arrays by name."""
     return [_describe("output", value, outputs[value.name]) for value in graph.output]
-
-
-def _given(call: Arrays, name: str) -> np.ndarray:
-    if name not in call:
-        raise BadInput(f"the input `{name}` is missing; given: {', '.join(call)}", where="the golden calls")
-    return call[name]
 
 
 def _describe(kind: str, value: onnx.ValueInfoProto, arrays: Sequence[np.ndarray]) -> Tensor:

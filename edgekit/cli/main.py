@@ -39,6 +39,15 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"edgekit.cli.{name}"), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is called; one that does not exist is refused with the near miss."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(args[0], possibilities=list(COMMANDS), ctx=ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from COMMANDS, importing none of them."""
         del ctx
@@ -67,11 +76,16 @@ def main() -> None:
     """Run the command line; the only place that prints errors and exits."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        edgekit.main(arguments, prog_name="edgekit", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
+        sys.exit(
+            edgekit.main(arguments, prog_name="edgekit", standalone_mode=False)
+        )  # the code of ctx.exit()
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "edgekit"
+        _say(f"error: {error.format_message().rstrip('.')}; see `{command} --help`")
         sys.exit(2)
     except (KeyboardInterrupt, click.exceptions.Abort):
         _say("interrupted; finished stages are kept and a rerun goes on from there")

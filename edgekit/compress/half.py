@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import ClassVar, Literal
 
 import onnx
@@ -9,8 +10,12 @@ from pydantic import BaseModel, ConfigDict
 
 from edgekit.compress.context import Context
 from edgekit.errors import BadInput, first_line
-from edgekit.graph.prepare import is_quantized
+from edgekit.graph.prepare import has_bodies, is_quantized
+from edgekit.graph.run import refuse_crash
+from edgekit.hushed import hushed
 from edgekit.task.record import Task
+
+RECURRENT = ("LSTM", "GRU", "RNN")  # onnxruntime dies of them in float16
 
 
 class Half(BaseModel):
@@ -33,13 +38,31 @@ class Half(BaseModel):
         del context
         if is_quantized(model):
             raise BadInput("it is quantized already and is left alone", where=f"the model of {task.name}")
-        from onnxruntime.transformers.float16 import convert_float_to_float16
+        if has_bodies(model.graph):
+            raise BadInput("If, Loop and Scan nodes cannot be stored as float16", where=f"half {task.name}")
+        from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         try:
-            half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+            with hushed():
+                half: onnx.ModelProto = convert_float_to_float16(
+                    copy, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *RECURRENT]
+                )
         except Exception as error:
             raise BadInput(f"cannot be stored as float16: {first_line(error)}", where=task.name) from error
+        if half.ByteSize() >= model.ByteSize():
+            raise BadInput("float16 makes it no smaller", where=f"half {task.name}")
         del half.graph.value_info[:]
+        _name_apart(half.graph)
+        refuse_crash(half)
         return half
+
+
+def _name_apart(graph: onnx.GraphProto) -> None:
+    """Number the nodes that share a name, in place: the converter names two casts of one value alike."""
+    met: Counter[str] = Counter()
+    for node in graph.node:
+        met[node.name] += 1
+        if met[node.name] > 1:
+            node.name = f"{node.name}_{met[node.name]}"

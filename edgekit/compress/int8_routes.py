@@ -16,12 +16,13 @@ import onnx
 
 from edgekit.graph.fusion import use_uint8_activations
 from edgekit.graph.prepare import graphs
+from edgekit.graph.rewrite import join_inputs, stand_off_inputs, transpose_gemms
 
 Call = Mapping[str, np.ndarray]
 
 
 def quantize_nncf(model: onnx.ModelProto, calls: Sequence[Call], *, reduce_range: bool) -> onnx.ModelProto:
-    """Static int8 by NNCF's ONNX backend with full bias correction.
+    """Static int8 by NNCF's ONNX backend, with full bias correction where NNCF manages it.
 
     Activations are quantized per tensor and unsigned. With NNCF's defaults (per channel before depthwise
     convolutions, signed after linear bottlenecks) onnxruntime fuses 13 of a MobileNetV2's 52 convolutions.
@@ -36,18 +37,26 @@ def quantize_nncf(model: onnx.ModelProto, calls: Sequence[Call], *, reduce_range
     from nncf.quantization.advanced_parameters import OverflowFix, QuantizationParameters
 
     operators = {node.op_type for node in model.graph.node}
-    quantized: onnx.ModelProto = nncf.quantize(
-        model,
-        nncf.Dataset([dict(call) for call in calls]),
-        subset_size=len(calls),
-        fast_bias_correction=False,
-        model_type=nncf.ModelType.TRANSFORMER if {"Softmax", "MatMul"} <= operators else None,
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            activations_quantization_params=QuantizationParameters(per_channel=False),
-            overflow_fix=OverflowFix.ENABLE if reduce_range else OverflowFix.DISABLE,
-        ),
-    )
-    return use_uint8_activations(quantized)
+
+    def quantize(*, fast_bias_correction: bool) -> onnx.ModelProto:
+        quantized: onnx.ModelProto = nncf.quantize(
+            stand_off_inputs(model),
+            nncf.Dataset([dict(call) for call in calls]),
+            subset_size=len(calls),
+            fast_bias_correction=fast_bias_correction,
+            model_type=nncf.ModelType.TRANSFORMER if {"Softmax", "MatMul"} <= operators else None,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_quantization_params=QuantizationParameters(per_channel=False),
+                overflow_fix=OverflowFix.ENABLE if reduce_range else OverflowFix.DISABLE,
+            ),
+        )
+        return use_uint8_activations(join_inputs(quantized))
+
+    try:
+        return quantize(fast_bias_correction=False)
+    except RuntimeError:
+        # nncf 3.4 cuts subgraphs that lack an input out of residual blocks with a convolved shortcut.
+        return quantize(fast_bias_correction=True)
 
 
 def quantize_static(model: onnx.ModelProto, calls: Sequence[Call], *, reduce_range: bool) -> onnx.ModelProto:
@@ -101,7 +110,7 @@ def quantize_dynamic(model: onnx.ModelProto, calls: Sequence[Call], *, reduce_ra
 
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         source, target = Path(folder) / "in.onnx", Path(folder) / "out.onnx"
-        onnx.save(model, source)
+        onnx.save(transpose_gemms(model), source)
         ort_dynamic(
             source,
             target,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.compress.context import Context
+from edgekit.compress.narrow import heavy_types, narrow_by, narrowable
 from edgekit.errors import BadInput, first_line
 from edgekit.task.record import Task
 
@@ -61,10 +61,16 @@ class Prune(BaseModel):
     ) -> torch.nn.Module:
         """Widths fall monotonically with the factor, so the first network small enough is the widest one."""
         whole, least = count_macs(model, inputs), 1.0
+        layers = narrowable(model, inputs)
+        if not layers:
+            raise BadInput(
+                "no layer can be narrowed: each writes an output or belongs to attention or recurrence",
+                where="prune",
+            )
         for index in range(1, SEARCH_STEPS + 1):
             factor = 1 - index / (SEARCH_STEPS + 1)
             context.detail(f"width {factor:.2f}")
-            narrow = narrow_by(model, inputs, factor, step)
+            narrow = narrow_by(model, inputs, {n: _kept(width, factor, step) for n, width in layers.items()})
             share = count_macs(narrow, inputs) / whole
             least = min(least, share)
             if share <= self.macs:
@@ -76,99 +82,9 @@ class Prune(BaseModel):
         )
 
 
-def narrow_by(
-    model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], factor: float, step: int
-) -> torch.nn.Module:
-    """A copy whose layers keep `factor` of their channels, rounded to `step`; outputs keep their shapes.
-
-    Args:
-        model: left as it was.
-        inputs: one example call.
-        factor: share of the channels to keep, 0 to 1.
-        step: kept channels are a multiple of this; a layer narrower than it stays as it is.
-    """
-    import torch_pruning as tp
-
-    narrow = copy.deepcopy(model).eval()
-    layers = [module for module in narrow.modules() if isinstance(module, _layer_types())]
-    kept = _output_layers(narrow, inputs)
-    ratios = {
-        layer: ratio
-        for layer in layers
-        if layer not in kept and (ratio := _ratio(_width(layer), factor, step)) > 0
-    }
-    heads = _attention_heads(narrow)
-    pruner = tp.pruner.BasePruner(
-        narrow,
-        inputs,
-        importance=tp.importance.GroupMagnitudeImportance(p=1),
-        pruning_ratio=0.0,
-        pruning_ratio_dict=ratios,
-        global_pruning=False,
-        ignored_layers=[*kept, *heads],
-    )
-    pruner.step()
-    if _output_shapes(narrow, inputs) != _output_shapes(model, inputs):
-        raise BadInput("narrowing changes the shapes of the outputs", where="prune")
-    for parameter in narrow.parameters():
-        parameter.grad = None
-    return narrow
-
-
-def _width(layer: Any) -> int:
-    return int(layer.out_channels if hasattr(layer, "out_channels") else layer.out_features)
-
-
-def _ratio(width: int, factor: float, step: int) -> float:
-    """The pruning ratio that leaves exactly the rounded width; torch-pruning truncates, hence the 0.01."""
-    target = min(width, max(step, int(width * factor / step + 0.5) * step))
-    return max(0.0, 1 - (target + 0.01) / width) if target < width else 0.0
-
-
-def _output_layers(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[torch.nn.Module]:
-    """The layers whose channels are the network's outputs: no other layer reads them."""
-    import torch_pruning as tp
-
-    graph = tp.DependencyGraph().build_dependency(model, example_inputs=inputs)
-
-    def is_read(group: Any) -> bool:
-        readers = [i for i in group if not graph.is_out_channel_pruning_fn(i.dep.handler) and _is_layer(i)]
-        return bool(readers) and not any("Output" in type(i.dep.target.module).__name__ for i in group)
-
-    return [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, _layer_types())
-        and not is_read(
-            graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, [0])
-        )
-    ]
-
-
-def _is_layer(item: Any) -> bool:
-    return isinstance(item.dep.target.module, _layer_types())
-
-
-def _layer_types() -> tuple[type[torch.nn.Module], ...]:
-    import torch
-
-    return (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Linear)
-
-
-def _output_shapes(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[tuple[int, ...]]:
-    import torch
-    from torch.utils import _pytree as pytree
-
-    with torch.no_grad():
-        leaves = pytree.tree_leaves(model(*inputs))
-    return [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-
-def _attention_heads(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Attention blocks, left as they are: their forward relies on the head width."""
-    import torch
-
-    return [m for m in model.modules() if isinstance(m, torch.nn.MultiheadAttention | torch.nn.RNNBase)]
+def _kept(width: int, factor: float, step: int) -> int:
+    """The channels that stay of `width`: a multiple of `step`, and all of a layer narrower than that."""
+    return min(width, max(step, int(width * factor / step + 0.5) * step))
 
 
 def count_macs(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:
@@ -182,7 +98,7 @@ def count_macs(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> int:
         if isinstance(output, torch.Tensor):
             total += output.numel() * layer.weight[0].numel()
 
-    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, _layer_types())]
+    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, heavy_types())]
     try:
         with torch.no_grad():
             model(*inputs)

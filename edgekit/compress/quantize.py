@@ -18,11 +18,15 @@ from edgekit.compress.int8_routes import ROUTES, routes_for
 from edgekit.errors import BadInput, EdgekitError, first_line
 from edgekit.graph.fusion import count_integer_nodes, count_unfused
 from edgekit.graph.prepare import is_quantized
+from edgekit.graph.run import refuse_crash
+from edgekit.hushed import hushed
 from edgekit.result import Route
 from edgekit.task.record import Task
 from edgekit.verify import OPTIMISER_FLOOR_DB, check_graph
 
 SAME_SPEED = 0.95  # routes within this of the fastest count as equally fast: the more accurate one is kept
+
+LEAST_GAIN = 1.03  # below this an alternating run cannot tell faster from equally fast
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,11 @@ class Quantize(BaseModel):
 
 
 def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int) -> _Attempt:
-    quantized = ROUTES[name](model, spread(context.calls, samples), reduce_range=context.reduce_range)
+    with hushed():
+        quantized = ROUTES[name](model, spread(context.calls, samples), reduce_range=context.reduce_range)
     quantized.ir_version = min(quantized.ir_version, model.ir_version)
     del quantized.graph.value_info[:]
+    refuse_crash(quantized)
     if not count_integer_nodes(quantized):
         raise BadInput("nothing was quantized: no node computes on integers")
     calls = context.calls[:4]
@@ -142,15 +148,15 @@ def choose(attempts: Sequence[_Attempt], max_drop: float | None) -> tuple[onnx.M
     """The graph to keep, and all routes with the reason why each was kept or not.
 
     Inside the quality limit the fastest wins; within SAME_SPEED of it the one that loses least quality. When
-    no route is inside the limit, the one that loses least is kept.
+    none there is faster than float, all that int8 can give is size, and the smallest wins. When no route is
+    inside the limit, the one that loses least is kept.
     """
     inside = [a for a in attempts if max_drop is None or (a.route.drop or 0.0) <= max_drop]
-    if inside:
-        fastest = max(_speed(a) for a in inside)
-        rivals = [a for a in inside if _speed(a) >= fastest * SAME_SPEED]
-    else:
-        rivals = list(attempts)
+    fastest = max((_speed(a) for a in inside), default=0.0)
+    rivals = [a for a in inside if _speed(a) >= fastest * SAME_SPEED] or list(attempts)
     best = min(rivals, key=lambda a: (a.route.drop or 0.0, -_speed(a)))
+    if inside and fastest < LEAST_GAIN:
+        best = max(inside, key=lambda a: (a.route.size_ratio or 1.0, _speed(a)))
     routes = [
         replace(
             a.route, chosen=a is best, reason=_reason(a, best, inside=a in inside, any_inside=bool(inside))
@@ -170,11 +176,13 @@ def _reason(attempt: _Attempt, best: _Attempt, *, inside: bool, any_inside: bool
     if attempt is best:
         return (
             "fastest inside the quality limit"
-            if _speed(best) >= 1
-            else "best of the routes, slower than float"
+            if _speed(best) >= LEAST_GAIN
+            else "smallest, no faster than float"
         )
     if not inside:
         return "loses more quality than the limit allows"
+    if _speed(best) < LEAST_GAIN:
+        return "no faster than float, and larger than the one kept"
     if _speed(attempt) < _speed(best) * SAME_SPEED:
         return f"slower: {_speed(attempt):.2f}x of float against {_speed(best):.2f}x"
     return "equally fast, loses more quality"

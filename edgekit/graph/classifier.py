@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 
 _PASSED_THROUGH = frozenset(
-    "Softmax LogSoftmax Identity Reshape Flatten Squeeze Add DequantizeLinear QuantizeLinear Cast Clip".split()
+    "Softmax LogSoftmax Identity Reshape Flatten Squeeze Add Cast Clip QuantizeLinear "
+    "DequantizeLinear".split()
 )
 _SCORES = frozenset({"Gemm", "MatMul", "QLinearMatMul", "MatMulInteger"})
 

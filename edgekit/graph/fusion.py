@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper
 
+from edgekit.graph.rewrite import drop_unused_weights
 from edgekit.graph.run import refused
 
 _FLOAT_OPS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
@@ -86,13 +87,3 @@ def use_uint8_activations(model: onnx.ModelProto) -> onnx.ModelProto:
     drop_unused_weights(graph)
     del graph.value_info[:]
     return copy
-
-
-def drop_unused_weights(graph: onnx.GraphProto) -> None:
-    """Remove initializers that no node reads, in place; bodies of If and Loop may read outer ones."""
-    if any(a.type == onnx.AttributeProto.GRAPH for node in graph.node for a in node.attribute):
-        return
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

@@ -15,6 +15,10 @@ _INTEGER_OPS = frozenset(
     "DynamicQuantizeLinear DynamicQuantizeMatMul DynamicQuantizeLSTM QLinearAdd MatMulNBits".split()
 )
 
+_RANDOM_OPS = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli".split()
+)
+
 
 def prepare(model: onnx.ModelProto, *, opset: int, ir_version: int) -> tuple[onnx.ModelProto, list[str]]:
     """A copy of `model` that the quantizers and the device's runtime take, and what was done to it.
@@ -35,8 +39,8 @@ def prepare(model: onnx.ModelProto, *, opset: int, ir_version: int) -> tuple[onn
     notes = []
     found = opset_of(prepared)
     if found < LEAST_OPSET or found > opset:
-        prepared = _convert(prepared, max(LEAST_OPSET, min(found, opset)))
-        notes.append(f"operator set converted from {found} to {opset_of(prepared)}")
+        prepared, note = _convert(prepared, max(LEAST_OPSET, min(found, opset)))
+        notes.append(note)
     if folded := fold_constants(prepared.graph):
         notes.append(f"{folded} weights moved from Constant nodes into initializers")
     _drop_weights_from_inputs(prepared.graph)
@@ -53,6 +57,33 @@ def opset_of(model: onnx.ModelProto) -> int:
 def is_quantized(model: onnx.ModelProto) -> bool:
     """Whether any node, in bodies of If and Loop too, already computes on integers."""
     return any(node.op_type in _INTEGER_OPS for graph in graphs(model.graph) for node in graph.node)
+
+
+def has_bodies(graph: onnx.GraphProto) -> bool:
+    """Whether it has control flow: If, Loop or Scan."""
+    return len(graphs(graph)) > 1
+
+
+def random_node(graph: onnx.GraphProto) -> str | None:
+    """The first node, in bodies of If and Loop too, that draws random numbers; None when none does."""
+    names = (n.name or n.output[0] for g in graphs(graph) for n in g.node if n.op_type in _RANDOM_OPS)
+    return next(names, None)
+
+
+def own_outputs(graph: onnx.GraphProto) -> None:
+    """Let a node write each output that is an initializer or an input itself, in place.
+
+    onnxruntime runs such a graph, but the steps that rewrite graphs name the value twice.
+    """
+    written = {name for node in graph.node for name in node.output}
+    for output in graph.output:
+        if output.name in written or any(value.name == output.name for value in graph.input):
+            continue
+        constant = next(tensor for tensor in graph.initializer if tensor.name == output.name)
+        constant.name = f"{output.name}_value"
+        for node in graph.node:
+            node.input[:] = [constant.name if name == output.name else name for name in node.input]
+        graph.node.append(helper.make_node("Identity", [constant.name], [output.name], name=output.name))
 
 
 def graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
@@ -112,16 +143,23 @@ def _drop_weights_from_inputs(graph: onnx.GraphProto) -> None:
     graph.input.extend(kept)
 
 
-def _convert(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def _convert(model: onnx.ModelProto, opset: int) -> tuple[onnx.ModelProto, str]:
+    """The model at another operator set, and what was done.
+
+    An old one that no rule converts stays as it was: runtimes still take it.
+    """
     found = opset_of(model)
     try:
-        return version_converter.convert_version(model, opset)
+        converted = version_converter.convert_version(model, opset)
     except Exception as error:
+        if found < opset:
+            return model, f"operator set {found} kept, it cannot be converted to {opset}: {first_line(error)}"
         raise BadInput(
             f"operator set {found} cannot be converted to {opset}: {first_line(error)}",
             where="the model",
             todo=f"export it again with opset {opset}",
         ) from error
+    return converted, f"operator set converted from {found} to {opset}"
 
 
 def shape_of(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:

@@ -119,8 +119,12 @@ def part(name: str) -> types.ModuleType:
     if spec is None or not os.path.isfile(path):
         raise Refused(f"{path} is missing; copy the bundle again", CHECK_FAILED)
     module = importlib.util.module_from_spec(spec)
-    with open(path, "rb") as file:
-        exec(compile(file.read(), path, "exec"), module.__dict__)  # noqa: S102 - this bundle's own file
+    try:
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Refused(f"{path} is damaged; copy the bundle again", CHECK_FAILED) from error
+    exec(code, module.__dict__)  # noqa: S102 - this bundle's own file
     sys.modules[unique] = module
     return module
 
@@ -225,9 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     options = parse(arguments)
     bundle = os.path.abspath(options.bundle)
-    commands = part("commands")
     try:
-        return int(commands.run(options, bundle, sys.modules[__name__]))
+        return int(part("commands").run(options, bundle, sys.modules[__name__]))
     except Exception as error:
         status = getattr(error, "status", None)
         if status is None:

@@ -84,7 +84,7 @@ def _why_not_prune(task: Task) -> str:
 
 
 def candidates(target: Target, offer: Offer) -> list[Candidate]:
-    """The network as it is, float16 where the profile gains by it, int8, and ever narrower networks in int8."""
+    """The network as it is, float16 where the profile gains, int8, and ever narrower networks in int8."""
     if offer.quantized:
         return [Candidate(name="as given", recipe=Recipe())]
     found = [Candidate(name="float32", recipe=Recipe(), precision="float32")]

@@ -32,6 +32,7 @@ def search(
     *,
     foresee: Callable[[Candidate], Cost],
     realise: Callable[[Candidate], Tried],
+    on_device: bool = False,
 ) -> Found:
     """The mildest candidate that fits the budget.
 
@@ -41,6 +42,7 @@ def search(
         foresee: predicts a candidate's cost without building it.
         realise: builds a candidate, and measures or predicts its cost and quality; raises BadInput where a
             step cannot treat the network, VerificationFailed where its artifact computes something else.
+        on_device: the latency is measured on the device itself: no candidate is given up on a prediction.
 
     Raises:
         EdgekitError: the first candidate cannot be built.
@@ -54,7 +56,7 @@ def search(
             continue
         if not tried:
             tried.append(judged(realise(candidate), tried, budget))
-        elif hopeless := _hopeless(foreseen, budget):
+        elif not on_device and (hopeless := _hopeless(foreseen, budget)):
             tried.append(skip(candidate, foreseen, budget, hopeless))
         else:
             tried.append(judged(realise_or_say_why(candidate, foreseen, budget, realise), tried, budget))
@@ -110,7 +112,7 @@ def judged(candidate: Tried, earlier: Sequence[Tried], budget: Cost) -> Tried:
 
 
 def _gains_nothing(candidate: Tried, earlier: Sequence[Tried]) -> str:
-    """Why a candidate that is slower than float is not shipped, unless float is too large or takes too much memory."""
+    """Why a candidate that is slower than float is not shipped; empty where float is too large and it is not."""
     ratio = candidate.speedup_here
     if ratio is None or ratio >= 1 or not earlier:
         return ""
@@ -152,13 +154,17 @@ def _latency(item: Tried) -> float:
 
 
 def _nearest(tried: Sequence[Tried]) -> int | None:
-    """The built candidate that misses by least: fewest sure misses first, then the smallest worst excess."""
+    """The built candidate that misses by least: fewest sure misses first, then the smallest worst excess.
+
+    One that gains nothing comes last.
+    """
     built = [index for index, item in enumerate(tried) if item.realised]
 
-    def distance(index: int) -> tuple[int, float]:
+    def distance(index: int) -> tuple[bool, int, float]:
         verdicts = tried[index].verdicts
         misses = sum(verdict.status == "NOT MET" for verdict in verdicts)
-        return misses, max((verdict.excess for verdict in verdicts), default=0.0)
+        useless = bool(index and _gains_nothing(tried[index], tried[:1]))
+        return useless, misses, max((verdict.excess for verdict in verdicts), default=0.0)
 
     return min(built, key=distance, default=None)
 

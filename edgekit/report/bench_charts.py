@@ -20,8 +20,10 @@ from edgekit.report.charts import (
 )
 from edgekit.report.markup import Markup, element, text
 from edgekit.report.scale import Scale, drawable, fit, is_drawable, pixel
+from edgekit.report.words import show_ms
 
-TOP = 40
+ROW = 18
+TOP = 3 * ROW
 MOST_COLUMNS = 60
 MOST_SPANS = 300
 
@@ -53,8 +55,8 @@ def histogram(samples_ms: Sequence[float], marks: Mapping[str, float | None], *,
         parts.append(element("g", tip, bar))
     beyond = sum(value > edges[-1] for value in ordered)
     if beyond:
-        note = f"{beyond} slower, up to {ordered[-1]:.4g} ms"
-        parts.append(words(PLOT_WIDTH - RIGHT, y_scale.at(counts[-1]) - 6, note, "note", "end"))
+        note = f"{beyond} slower, up to {show_ms(ordered[-1])} →"
+        parts.append(words(x_scale.end, TOP + ROW, note, "note", "end"))
     return svg(PLOT_WIDTH, PLOT_HEIGHT, label, *parts, *_guides(marks, x_scale, y_scale))
 
 
@@ -83,33 +85,34 @@ def _count(ordered: Sequence[float], edges: Sequence[float]) -> list[int]:
 
 
 def _guides(marks: Mapping[str, float | None], x_scale: Scale, y_scale: Scale) -> list[Markup]:
-    """Upright lines at the percentiles; their names step down where they would overlap."""
-    parts, last_x, level = [], -math.inf, 0
-    known = [(value, name) for name, value in marks.items() if value is not None and is_drawable(value)]
-    beyond = [f"{name} {value:.4g} ms" for value, name in sorted(known) if value > x_scale.high]
-    if beyond:
-        parts.append(words(x_scale.end, 14, f"{', '.join(beyond)} →", "guide-label", "end"))
-    for value, name in sorted(known):
+    """Upright lines at the percentiles, each name in a row of its own; an arrow points off the axis."""
+    parts = []
+    known = sorted((value, name) for name, value in marks.items() if value is not None and is_drawable(value))
+    for row, (value, name) in enumerate(known):
+        x, y, label = x_scale.at(value), 14 + ROW * row, f"{name} {show_ms(value)}"
         if value > x_scale.high:
+            parts.append(words(x_scale.end, y, f"{label} →", "guide-label", "end"))
             continue
-        x = x_scale.at(value)
-        level = (level + 1) % 3 if x - last_x < 130 else 0
-        last_x = x
-        y = 12 + 13 * level
-        parts += [line(x, y + 3, x, y_scale.start, "guide")]
-        anchor, aside = ("end", -3) if x > PLOT_WIDTH - 120 else ("start", 3)
-        parts.append(words(x + aside, y + 2, f"{name} {value:.4g} ms", "guide-label", anchor))
+        anchor, aside = ("end", -4) if x > PLOT_WIDTH - 120 else ("start", 4)
+        parts += [
+            line(x, y - 10, x, y_scale.start, "guide"),
+            words(x + aside, y, label, "guide-label", anchor),
+        ]
     return parts
 
 
 def timeline(samples_ms: Sequence[float], *, label: str) -> Markup:
-    """Latency from the first run to the last: the median of spans of runs, in the band of extremes."""
+    """Latency from the first run to the last: the median of spans of runs, in the band of extremes.
+
+    Peaks far above the rest are cut, and said.
+    """
     known = drawable(samples_ms)
     if not known:
         return nothing(label, "there are no samples")
     spans = _spans(known)
     x_scale = Scale(low=0.0, high=float(max(len(known), 2)), start=LEFT, end=PLOT_WIDTH - RIGHT)
-    y_scale = fit([value for _, low, _, high in spans for value in (low, high)], PLOT_HEIGHT - BOTTOM, 16)
+    usual = 4 * sorted(known)[(95 * len(known)) // 100]
+    y_scale = fit([min(high, usual) for _, _, _, high in spans], PLOT_HEIGHT - BOTTOM, ROW + 6)
     upper = [(x_scale.at(place), y_scale.at(high)) for place, _, _, high in spans]
     lower = [(x_scale.at(place), y_scale.at(low)) for place, low, _, _ in spans]
     middle = [(x_scale.at(place), y_scale.at(median)) for place, _, median, _ in spans]
@@ -118,6 +121,8 @@ def timeline(samples_ms: Sequence[float], *, label: str) -> Markup:
         element("polygon", points=_path([*upper, *reversed(lower)]), class_="band"),
         element("polyline", points=_path(middle), class_="trace"),
     ]
+    if max(known) > y_scale.high:
+        parts.append(words(x_scale.end, ROW - 4, f"up to {show_ms(max(known))}", "note", "end"))
     return svg(PLOT_WIDTH, PLOT_HEIGHT, label, *parts)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.cost import LABELS, Cost, Figure, How, Verdict, cost_from_dict, judge, outcome
+from edgekit.cost import LABELS, Cost, Figure, How, Status, Verdict, cost_from_dict, judge, outcome
 from edgekit.errors import clean
 from edgekit.report.bench_facts import machine_text
 from edgekit.report.words import UNKNOWN, listed, show_ms, threads_text, value_text
@@ -46,7 +46,15 @@ def stand(result: Record, manifest: Record) -> Standing:
     if not verdicts:
         return Standing(word="MEASURED", lead=f"{lead}; the bundle names no limit{doubt}")
     word = outcome(verdicts)
-    return Standing(word=word, lead=f"{lead}{doubt}", verdicts=tuple(verdicts))
+    return Standing(word=word, lead=f"{lead}{_binding(verdicts, word)}{doubt}", verdicts=tuple(verdicts))
+
+
+def _binding(verdicts: Sequence[Verdict], word: Status) -> str:
+    """Which limits made the outcome what it is; nothing when all are kept."""
+    said = {"NOT MET": "above the limit", "UNPROVEN": "not decided", "PREDICTED": "predicted"}
+    labels = [LABELS[verdict.name][0] for verdict in verdicts if verdict.status == word]
+    be = "is" if len(labels) == 1 else "are"
+    return f"; {listed(labels)} {be} {said[word]}" if word in said else ""
 
 
 def why_not_the_target(facts: Record, device: Record) -> str:

@@ -64,7 +64,7 @@ def figure_cell(name: str, figure: Figure | None) -> Markup:
 
 def limits_table(caption: str, verdicts: Sequence[Verdict], kind: str) -> Markup:
     """Each limit as a bar of the figure against it; `kind` is that of the quality."""
-    heads = ("limit", "figure against limit", "figure", "at most", "how", "verdict")
+    heads = ("limit", "verdict", "figure", "at most", "figure against limit", "how")
     return table(caption, heads, [_limit_row(verdict, kind) for verdict in verdicts])
 
 
@@ -82,14 +82,13 @@ def _limit_row(verdict: Verdict, kind: str) -> list[Markup]:
         label=f"{label} {spoken}, limit {most}: {verdict.status}",
         key=name,
     )
-    shown = element("span", text(most), class_="figures")
     return [
         text(label),
-        bar,
-        figure_cell(name, figure),
-        shown,
-        how_mark(figure),
         verdict_mark(verdict.status),
+        figure_cell(name, figure),
+        element("span", text(most), class_="figures"),
+        bar,
+        how_mark(figure),
     ]
 
 

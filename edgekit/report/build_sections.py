@@ -48,16 +48,8 @@ def candidates_section(result: BuildResult) -> Markup:
         "div", _scatter(result, "size_mb", "MB"), _scatter(result, latency, "ms"), class_="charts"
     )
     kind = next((tried.quality.kind for tried in result.tried if tried.quality), "none")
-    heads = [
-        "candidate",
-        "size",
-        LABELS[latency][0],
-        "peak memory",
-        quality_word(kind),
-        "drop",
-        "outcome",
-        "why",
-    ]
+    quality = quality_word(kind)
+    heads = ["candidate", "outcome", "size", LABELS[latency][0], "peak memory", quality, "drop", "why"]
     rows = [_candidate_row(result, number, latency) for number in range(len(result.tried))]
     intro = "Left and below is better. The ring marks the candidate in the bundle."
     caption = "Every candidate with its cost on the target"
@@ -102,10 +94,10 @@ def _candidate_row(result: BuildResult, number: int, latency: str) -> list[Marku
         reason.append(element("span", text(f"on this machine: {here}"), class_="sub"))
     return [
         join([element("span", text(number + 1), class_="number"), text(tried.name)]),
+        _outcome(tried, shipped=number == result.shipped),
         *(figure_cell(name, getattr(tried.cost, name)) for name in names),
         element("span", text(score_text(tried.quality)), class_="figures"),
         figure_cell("drop", tried.cost.drop),
-        _outcome(tried, shipped=number == result.shipped),
         element("div", *reason, class_="reason"),
     ]
 

@@ -215,4 +215,4 @@ def _checked(call: Arrays, specs: Sequence[InputSpec], where: str) -> Arrays:
     for array, spec in zip(arrays, specs, strict=True):
         check_finite(array, f"`{spec.name}`", where)
     # A copy of the part alone: a view would keep the whole file's array alive.
-    return tuple(np.ascontiguousarray(array).copy() for array in arrays)
+    return tuple(np.array(array, order="C") for array in arrays)

@@ -52,7 +52,7 @@ def read_model_file(path: Path, *, model_factory: str | None, trust_pickle: bool
     if kind == "torch.export":
         return read_pt2(path, trust_pickle=trust_pickle)
     if kind == "TorchScript":
-        return read_torchscript(path)
+        return read_torchscript(path, trust_pickle=trust_pickle)
     return read_checkpoint(path, model_factory=model_factory, trust_pickle=trust_pickle)
 
 
@@ -89,7 +89,7 @@ def _sniff_torch(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except Exception:  # noqa: BLE001 - a damaged archive: torch's own reader says what is wrong with it
         return "pickle"
     names = {name.partition("/")[2] for name in entries} | set(entries)
     if "archive_format" in names or "serialized_exported_program.json" in names:

@@ -80,7 +80,9 @@ def load_task(source: str, given: Given) -> Task:
         calls, notes = read_calibration(calibration, call.specs, call.example)
         call = replace(call, example=calls[0], made_up=False) if call.made_up else call
     outputs = try_model(loaded.model, call, brought.where)
-    functions = [function for function, _ in filter(None, (training, evaluate))]
+    chosen = {"training": training, "evaluate": evaluate}
+    functions = {role: function[0] for role, function in chosen.items() if function is not None}
+    names = [f"{role} {function.__name__}" for role, function in functions.items()]
     return Task(
         name=brought.name,
         model=loaded.model,
@@ -94,8 +96,11 @@ def load_task(source: str, given: Given) -> Task:
             loaded,
             call,
             calls,
-            code=(*brought.code, *(path for function in functions for path in code_of(function))),
-            identity=(brought.identity, *(function.__name__ for function in functions)),
+            code=(*brought.code, *(path for function in functions.values() for path in code_of(function))),
+            identity=(
+                brought.identity,
+                *(f"{role} {function.__name__}" for role, function in functions.items()),
+            ),
         ),
         notes=(*loaded.notes, *parts.notes, *notes),
     )

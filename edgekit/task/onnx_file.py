@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ WEIGHTED = {
     "Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN",
     "BatchNormalization", "LayerNormalization", "InstanceNormalization",
 }  # fmt: skip
+EXPORT_AGAIN = "export or download it again"
+PROTOBUF_LIMIT = 2 * 1024**3  # bytes that one message can hold; no runtime takes more from memory
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
 
 
@@ -43,13 +46,17 @@ def read_onnx(path: Path) -> Loaded:
         raise BadInput(f"cannot be read: {first_line(error)}", where=where) from error
     if not model.graph.node:
         raise BadInput("is not an ONNX model: it holds no graph", where=where, todo=EXPORT_AGAIN)
+    _free_axes(model.graph)
     check_onnx(model, where)
     return Loaded(model=model, arguments=read_inputs(model, where))
 
 
-EXPORT_AGAIN = "export or download it again"
-# Above this protobuf cannot hold a model in one message, so the checker cannot take it from memory.
-PROTOBUF_LIMIT = 2 * 1024**3
+def _free_axes(graph: onnx.GraphProto) -> None:
+    """Some exporters write a size of 0 or -1 for "any size": make such axes of inputs and outputs that."""
+    for value in (*graph.input, *graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.WhichOneof("value") == "dim_value" and axis.dim_value <= 0:
+                axis.ClearField("dim_value")
 
 
 def check_onnx(model: onnx.ModelProto, where: str) -> None:
@@ -58,32 +65,49 @@ def check_onnx(model: onnx.ModelProto, where: str) -> None:
     Raises:
         BadInput: a rule is broken, or a weight is NaN or infinite.
     """
-    if model.ByteSize() < PROTOBUF_LIMIT:
-        try:
+    if model.ByteSize() >= PROTOBUF_LIMIT:
+        raise BadInput("is larger than 2 GB", where=where, todo="give a network that is made for a device")
+    try:
+        with _a_shape_on_all(model.graph):
             onnx.checker.check_model(model)
-        except onnx.checker.ValidationError as error:
-            raise BadInput(f"is not a valid ONNX model: {first_line(error)}", where=where) from error
+    except Exception as error:
+        raise BadInput(f"is not a valid ONNX model: {first_line(error)}", where=where) from error
     _check_weights(model.graph, where)
+
+
+@contextmanager
+def _a_shape_on_all(graph: onnx.GraphProto) -> Iterator[None]:
+    """The checker asks for a shape where no runtime does: give it one, and take it back."""
+    values = [value.type for value in (*graph.input, *graph.output)]
+    tensors = [kind.tensor_type for kind in values if kind.HasField("tensor_type")]
+    bare = [tensor for tensor in tensors if not tensor.HasField("shape")]
+    for tensor in bare:
+        tensor.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for tensor in bare:
+            tensor.ClearField("shape")
 
 
 def read_inputs(model: onnx.ModelProto, where: str) -> tuple[Argument, ...]:
     """The inputs that a call must give: those of the graph that are not initializers.
 
     Raises:
-        BadInput: there are none, or one is not a tensor of numbers.
+        BadInput: there are none, or an input or output is not a tensor of numbers.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     weights |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     inputs = tuple(_read_input(value, where) for value in model.graph.input if value.name not in weights)
     if not inputs:
         raise BadInput("the graph has no inputs", where=where)
+    for value in model.graph.output:
+        _check_tensor("output", value, where)
     return inputs
 
 
 def _read_input(value: onnx.ValueInfoProto, where: str) -> Argument:
-    if not value.type.HasField("tensor_type"):
-        kind = (value.type.WhichOneof("value") or "untyped").removesuffix("_type")
-        raise BadInput(f"input `{value.name}` is of the kind {kind}, only tensors are taken", where=where)
+    _check_tensor("input", value, where)
     tensor = value.type.tensor_type
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
@@ -95,11 +119,15 @@ def _read_input(value: onnx.ValueInfoProto, where: str) -> Argument:
     return Argument(name=value.name, shape=shape, dtype=dtype.name)
 
 
+def _check_tensor(role: str, value: onnx.ValueInfoProto, where: str) -> None:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type" and (kind is not None or role == "input"):
+        shown = (kind or "untyped").removesuffix("_type")
+        raise BadInput(f"{role} `{value.name}` is of the kind {shown}, only tensors are taken", where=where)
+
+
 def _read_axis(axis: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    # Some exporters write 0 or -1 for "any size".
-    if axis.WhichOneof("value") == "dim_value" and axis.dim_value > 0:
-        return int(axis.dim_value)
-    return axis.dim_param or None
+    return int(axis.dim_value) if axis.HasField("dim_value") else axis.dim_param or None
 
 
 def _check_weights(graph: onnx.GraphProto, where: str) -> None:

@@ -1,33 +1,31 @@
-"""A `.pt2` file (torch.export.save): look for code in it, then load it."""
+"""A `.pt2` file (torch.export.save)."""
 
 from __future__ import annotations
 
 import io
-import json
 import logging
-import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import BadInput, first_line
+from edgekit.task.pt2_code import find_code
 from edgekit.task.record import Argument, Arrays, Loaded
 from edgekit.task.usercode import show_path
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-# torch.export.load opens these entries with a plain unpickler when the safe one refuses them.
-PICKLED = re.compile(r"\.pt$|serialized_(state_dict|constants|example_inputs)")
-# It evaluates size expressions as Python, and looks operators up by attribute from these roots.
-ARITHMETIC = re.compile(r"[\w\s+\-*/%(),.<>=&|~]*")
-CALL_OR_ATTRIBUTE = re.compile(r"\b([a-z_]\w*)\s*\(|__|\.\s*[A-Za-z_]")
-SYMPY_FUNCTIONS = {"floor", "ceiling", "sqrt", "log", "exp"}
-OPERATOR = re.compile(r"torch\.ops\.\w+\.\w+(\.\w+)*|torch\.(_?sym_\w+|_check\w*)|(_operator|math)\.\w+")
+# What a program of plain tensors is made of; nothing else is handed on to torch.
+RECORDS = re.compile(
+    r"archive_version|byteorder|models/model\.json|data/sample_inputs/model\.pt|"
+    r"data/(weights|constants)/((weight|tensor)_\d+|model_(weights|constants)_config\.json)"
+)
+AGAIN = "export it again with torch.export.save"
+IGNORED = re.compile(r"archive_format|\.data/.*|extra/.*")
 
 
 def read_pt2(path: Path, *, trust_pickle: bool) -> Loaded:
@@ -39,16 +37,15 @@ def read_pt2(path: Path, *, trust_pickle: bool) -> Loaded:
     import torch
 
     where = show_path(path)
-    if not trust_pickle:
-        _refuse_code(path, where)
+    file = str(path) if trust_pickle else _copy_checked(path, where)
     try:
         with _quiet():
-            program = torch.export.load(str(path))
+            program = torch.export.load(file)
     except Exception as error:
         raise BadInput(
             f"is not an exported program that this torch can read: {first_line(error)}",
             where=where,
-            todo="export it again with torch.export.save",
+            todo=AGAIN,
         ) from error
     _check_mode(program, where)
     return Loaded(
@@ -70,100 +67,39 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _refuse_code(path: Path, where: str) -> None:
-    """Refuse an archive in which loading would run something other than tensor operators.
+def _copy_checked(path: Path, where: str) -> io.BytesIO:
+    """The archive again with nothing in it but what was looked at.
+
+    torch's loader runs what it unpickles and evaluates, and reads a damaged archive otherwise than zipfile
+    does: so the records are read by torch's own reader, and torch is given the copy.
 
     Raises:
-        BadInput: it is no archive, or it holds code.
+        BadInput: it is no archive, or opening it could run code.
     """
+    from torch.export.pt2_archive._package import PT2ArchiveReader, PT2ArchiveWriter
+
+    copy = io.BytesIO()
     try:
-        with zipfile.ZipFile(path) as archive:
-            found = _find_code(archive)
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        reader = PT2ArchiveReader(str(path))
+        records = {name: reader.read_bytes(name) for name in sorted(set(reader.get_file_names()))}
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise BadInput(
-            "is not an exported program: the archive is damaged",
-            where=where,
-            todo="export it again with torch.export.save",
+            "is not an exported program: the archive is damaged", where=where, todo=AGAIN
         ) from error
-    if found is not None:
-        raise BadInput(
-            f"holds {found}: opening it could run any code",
-            where=where,
-            todo="add `--trust-pickle` if you trust where it comes from",
-        )
-
-
-def _find_code(archive: zipfile.ZipFile) -> str | None:
-    names = archive.namelist()
-    if len(set(names)) < len(names):
-        return "two entries of one name"
-    pickled = [name for name in names if PICKLED.search(name)]
-    for name in names:
-        if "/data/aotinductor/" in name:
-            return "compiled code"
-        if "opaque_obj_" in name:
-            return f"the pickled object `{name}`"
-        if name.endswith(".json"):
-            text = archive.read(name)
-            pickled += _pickled_entries(text, names)
-            if (found := _find_expression(json.loads(text))) is not None:
-                return found
-    return next((f"the pickle `{name}`" for name in pickled if not _is_plain(archive.read(name))), None)
-
-
-def _pickled_entries(text: bytes, names: list[str]) -> list[str]:
-    """The entries that a table of weights says are pickles."""
-    config = json.loads(text).get("config") if text.startswith(b'{"config"') else None
-    entries = {item["path_name"] for item in (config or {}).values() if item.get("use_pickle")}
-    return [name for name in names if name.rpartition("/")[2] in entries]
-
-
-def _find_expression(node: Any) -> str | None:
-    """A size expression or an operator name that is more than that, anywhere in a JSON tree."""
-    pending = [node]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, list):
-            pending += item
-        if not isinstance(item, dict):
-            continue
-        pending += item.values()
-        expression, target = item.get("expr_str"), item.get("target")
-        if isinstance(expression, str) and not is_size_expression(expression):
-            return f"the expression `{expression[:60]}`"
-        if isinstance(target, str) and _is_looked_up(target) and not is_operator(target):
-            return f"the operator `{target[:60]}`"
-    return None
-
-
-def _is_looked_up(target: str) -> bool:
-    return target.startswith(("torch", "_operator", "math", "#"))
-
-
-def is_operator(target: str) -> bool:
-    """Whether a target names a tensor operator, or arithmetic on sizes."""
-    return OPERATOR.fullmatch(target) is not None and "__" not in target
-
-
-def is_size_expression(text: str) -> bool:
-    """Whether a text is arithmetic over symbols, and calls nothing but sympy's own functions."""
-    bare = re.sub(r"Symbol\('\w+'", "Symbol(0", text)
-    if ARITHMETIC.fullmatch(bare) is None:
-        return False
-    return all(match[1] in SYMPY_FUNCTIONS for match in CALL_OR_ATTRIBUTE.finditer(bare))
-
-
-def _is_plain(data: bytes) -> bool:
-    """Whether torch's safe unpickler takes it; an empty entry stands for nothing."""
-    import torch
-
-    if not data:
-        return True
-    try:
-        torch.load(io.BytesIO(data), weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError):
-        return False
-    return True
+    with PT2ArchiveWriter(copy) as writer:
+        for name, data in records.items():
+            if IGNORED.fullmatch(name):
+                continue
+            found = find_code(name, data) if RECORDS.fullmatch(name) else f"the record `{name}`"
+            if found is not None:
+                raise BadInput(
+                    f"holds {found}: opening it could run any code",
+                    where=where,
+                    todo="add `--trust-pickle` if you trust where it comes from",
+                )
+            writer.write_bytes(name, data)
+    copy.seek(0)
+    return copy
 
 
 def _check_mode(program: ExportedProgram, where: str) -> None:

@@ -139,8 +139,8 @@ def _find_sizes(source: _Source, batches: set[str], where: str) -> tuple[int, ..
         says.append(source.argument.shape)
     if source.sample is not None:
         measured = source.sample.sizes(len(says[0]) if says else None)
-        expected = Argument(name=source.argument.name, shape=tuple(says[0]) if says else None)
-        check_shape(expected, measured, source.sample.where)
+        if says and not _agree(measured, says[0]):
+            raise _misfit(source.argument.name, source.sample.array.shape, says[0], source.sample.where)
         says.append(measured)
     if not says:
         raise _no_size(source, None, where)
@@ -176,18 +176,25 @@ def _no_size(source: _Source, axis: int | None, where: str) -> BadInput:
     )
 
 
-def check_shape(argument: Argument, sizes: tuple[int | None, ...], where: str) -> None:
+def check_shape(argument: Argument, sizes: Sequence[int | None], where: str) -> None:
     """Refuse sizes that the model file's own declaration rules out.
 
     Raises:
         BadInput: the number of axes or a fixed size differs.
     """
-    declared = argument.shape
-    if declared is None:
-        return
-    rank_fits = len(sizes) == len(declared)
-    pairs = zip(sizes, declared, strict=True) if rank_fits else ()
-    if rank_fits and all(size is None or not isinstance(own, int) or size == own for size, own in pairs):
-        return
-    shown, expected = (show_shape("?" if size is None else size for size in s) for s in (sizes, declared))
-    raise BadInput(f"`{argument.name}` is {shown}, the model takes {expected}", where=where)
+    if argument.shape is not None and not _agree(sizes, argument.shape):
+        raise _misfit(argument.name, sizes, argument.shape, where)
+
+
+def _agree(sizes: Sequence[int | None], expected: Sequence[int | str | None]) -> bool:
+    return len(sizes) == len(expected) and all(
+        size is None or not isinstance(own, int) or size == own
+        for size, own in zip(sizes, expected, strict=True)
+    )
+
+
+def _misfit(
+    name: str, sizes: Sequence[int | None], expected: Sequence[int | str | None], where: str
+) -> BadInput:
+    shown, wanted = (show_shape("?" if size is None else size for size in s) for s in (sizes, expected))
+    return BadInput(f"`{name}` is {shown}, the model takes {wanted}", where=where)

@@ -23,26 +23,50 @@ CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model", "weights", "net", 
 # torch counts batches in these; a file without them is complete.
 COUNTER = "num_batches_tracked"
 UNSAFE_GLOBAL = re.compile(r"(?:GLOBAL|[Uu]nsupported class) ([\w.]+)")
+FILE_OPERATOR = re.compile(r"\b(from_file|save)\b")
 AGAIN = "export or download it again"
 
 
-def read_torchscript(path: Path) -> Loaded:
+def read_torchscript(path: Path, *, trust_pickle: bool) -> Loaded:
     """A TorchScript archive (torch.jit.save). Its code runs in torch's interpreter, not in Python.
 
     Raises:
-        BadInput: the archive is corrupt, or made by a torch that this one cannot read.
+        BadInput: the archive is corrupt, or made by a torch that this one cannot read; its code writes
+            files and `trust_pickle` is not set.
     """
     import torch
 
+    if not trust_pickle:
+        _refuse_file_access(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
         raise BadInput(
             f"TorchScript cannot be read: {first_line(error)}", where=show_path(path), todo=AGAIN
         ) from error
     return Loaded(model=model, program=path)
+
+
+def _refuse_file_access(path: Path) -> None:
+    """Refuse code with one of the operators by which even torch's interpreter writes files."""
+    import torch
+
+    try:
+        reader = torch._C.PyTorchFileReader(str(path))
+        names = {name for name in reader.get_all_records() if name.lower().endswith(".py")}
+        text = b"\n".join(reader.get_record(name) for name in sorted(names))
+    except RuntimeError as error:
+        raise BadInput(
+            f"TorchScript cannot be read: {first_line(error)}", where=show_path(path), todo=AGAIN
+        ) from error
+    if found := FILE_OPERATOR.search(text.decode(errors="replace")):
+        raise BadInput(
+            f"its code uses the operator `{found[0]}`, which writes files",
+            where=show_path(path),
+            todo="add `--trust-pickle` if you trust where it comes from",
+        )
 
 
 def read_safetensors(path: Path, model_factory: str | None) -> Loaded:
@@ -103,7 +127,7 @@ def _unpickle(path: Path, trust_pickle: bool) -> Any:
                 todo="save the state dict and give `--model-factory path.py:function`, "
                 "or add `--trust-pickle` if you trust where it comes from",
             ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:
         raise BadInput(f"cannot be read: {first_line(error)}", where=show_path(path), todo=AGAIN) from error
     return _unpickle_trusted(path)
 

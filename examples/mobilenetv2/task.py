@@ -65,7 +65,8 @@ def crops(count: int, seed: int) -> Iterator[tuple[np.ndarray, int]]:
         image = images[number]
         side = int(random.integers(96, min(image.size) + 1))
         left, top = (int(random.integers(0, length - side + 1)) for length in image.size)
-        part = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        part = image.crop((left, top, left + side, top + side))
+        part = part.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         pixels = (np.asarray(part, np.float32) / 255 - MEAN) / DEVIATION
         yield pixels.transpose(2, 0, 1), number
 

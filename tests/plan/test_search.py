@@ -137,3 +137,29 @@ def test_among_those_that_miss_the_one_that_misses_fewest_limits_by_least_is_nea
 def test_a_limit_that_nothing_was_measured_against_is_never_met():
     found, _ = run({"float32": Cost(size_mb=measured(1))}, Cost(size_mb=limit(2), drop=limit(0.01)))
     assert found.tried[found.shipped].outcome == "UNPROVEN"
+
+
+def test_where_the_device_is_at_hand_no_candidate_is_given_up_on_a_prediction():
+    costs = {"float32": Cost(latency_p90_ms=measured(80)), "int8": Cost(latency_p90_ms=measured(20))}
+    foreseen = {"int8": Cost(latency_p90_ms=predicted(60, 70, 90))}
+    given = [named(name) for name in costs]
+
+    def realise(candidate):
+        return Tried(name=candidate.name, recipe=candidate.recipe.data(), cost=costs[candidate.name])
+
+    found = search(
+        given,
+        Cost(latency_p90_ms=limit(50)),
+        foresee=lambda candidate: foreseen.get(candidate.name, Cost()),
+        realise=realise,
+        on_device=True,
+    )
+    assert found.shipped == 1
+
+
+def test_what_is_milder_than_needed_is_shown_with_its_prediction_and_not_built():
+    costs = {"float32": Cost(size_mb=measured(1)), "int8": Cost(size_mb=measured(1))}
+    found, built = run(costs, SMALL, foreseen={"int8": Cost(size_mb=predicted(0.2, 0.3, 0.4))})
+    assert built == ["float32"]
+    assert found.tried[1].reason == "not needed: a milder recipe fits"
+    assert found.tried[1].cost.size_mb.value == 0.3

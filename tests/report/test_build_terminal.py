@@ -91,7 +91,7 @@ def test_no_line_is_cut_off_or_longer_than_the_window(name, width):
         (
             "missed",
             "NOT MET",
-            "`int8` comes nearest: latency p90 is 3.05 times the limit, accuracy drop is 1.3",
+            "`int8` comes nearest: latency p90 is 3.05 times the limit and accuracy drop is 1.3",
         ),
         ("unproven", "UNPROVEN", "`int8` may or may not fit the budget: latency p90 is not decided"),
         ("bare", "MET", "`float32` was built; no limit was named"),

@@ -40,11 +40,12 @@ def read_arrays(path: str, names: Sequence[str] | None = None) -> dict[str, Any]
         if isinstance(loaded, numpy.ndarray):
             return {"": loaded}
         with loaded:
-            return {name: loaded[name] for name in (loaded.files if names is None else names)}
+            missing = sorted(set(names or ()) - set(loaded.files))
+            if missing:
+                raise WrongInput(f"{path}: the array {missing[0]} is missing")
+            return {name: loaded[name] for name in names or loaded.files}
     except WrongInput:
         raise
-    except KeyError as error:
-        raise WrongInput(f"{path}: the array {error.args[0]} is missing") from error
     except Exception as error:  # what damaged archives and arrays raise has no class in common
         raise WrongInput(f"{path}: not a .npy or .npz file of plain arrays") from error
 

@@ -1,0 +1,135 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bundles import packed, run_edgekit
+
+from edgekit.bundle.archive import write_archive
+from edgekit.cli.bench import beside
+from edgekit.target import load_target
+
+
+def test_figures_are_printed_and_a_report_and_the_raw_samples_lie_beside_the_bundle(bundle):
+    start = time.monotonic()
+    done = run_edgekit("bench", bundle, "--quick", "--threads", "1")
+    assert done.returncode == 0
+    assert time.monotonic() - start < 60
+    for words in (
+        "latency p50",
+        "latency p90",
+        "latency p99",
+        "first call",
+        "to load the model",
+        "peak memory",
+    ):
+        assert words in done.stdout
+    page, figures = bundle.parent / "tiny.bench.html", bundle.parent / "tiny.bench.json"
+    assert f"report: {page}" in done.stdout
+    assert f"figures: {figures}" in done.stdout
+    assert page.read_text().startswith("<!doctype html>")
+    record = json.loads(figures.read_text())
+    assert len(record["samples_ms"]) == record["latency"]["n"]
+    assert run_edgekit("verify", bundle).returncode == 0
+
+
+def test_figures_of_another_machine_are_called_so_and_not_held_against_the_budget(bundle):
+    text = run_edgekit("bench", bundle, "--quick").stdout
+    assert "MEASURED HERE" in text
+    assert "not of rpi4" in text
+    assert "Against the budget" not in text
+
+
+@pytest.mark.parametrize(("limit", "status", "word"), [(1000.0, 0, "MET"), (0.0001, 3, "NOT MET")])
+def test_figures_of_the_target_itself_are_held_against_its_budget(tmp_path, limit, status, word):
+    limits = {"latency_p90_ms": limit, "peak_memory_mb": 1000.0, "size_mb": 1.0}
+    target = load_target("x86-cpu").with_limits(limits, "a test")
+    done = run_edgekit("bench", packed(tmp_path / "here", target=target), "--quick")
+    assert "Against the budget of x86-cpu" in done.stdout
+    assert word in done.stdout
+    assert done.returncode == status
+    if status:
+        assert "the budget of x86-cpu: latency p90" in done.stderr
+
+
+def test_json_is_the_record_and_nothing_else(bundle):
+    done = run_edgekit("bench", bundle, "--quick", "--json")
+    assert json.loads(done.stdout)["schema"] == "edgekit.bench/1"
+    assert done.stderr == ""
+
+
+def test_an_archive_is_measured_and_the_report_goes_where_it_is_asked(bundle, tmp_path):
+    archive, page = tmp_path / "tiny.tar.gz", tmp_path / "reports" / "page.html"
+    write_archive(bundle, archive)
+    done = run_edgekit("bench", archive, "--quick", "--report", page)
+    assert done.returncode == 0
+    assert page.exists()
+    assert page.with_suffix(".json").exists()
+
+
+def test_figures_are_shown_even_if_the_report_cannot_be_written(bundle):
+    done = run_edgekit("bench", bundle, "--quick", "--report", "/proc/edgekit/page.html")
+    assert "latency p50" in done.stdout
+    assert done.returncode == 4
+    assert "the report cannot be written" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("bundle_name", "page"),
+    [
+        ("dist/tiny", "dist/tiny.bench.html"),
+        ("dist/tiny/", "dist/tiny.bench.html"),
+        ("dist/tiny.tar.gz", "dist/tiny.bench.html"),
+        ("tiny", "tiny.bench.html"),
+    ],
+)
+def test_the_reports_usual_place_is_beside_the_bundle(bundle_name, page):
+    assert beside(Path(bundle_name)) == Path(page)
+
+
+def test_the_reports_usual_place_is_beside_the_folder_in_which_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "tiny" / "deeper").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "tiny")
+    assert beside(Path()) == tmp_path / "tiny.bench.html"
+    monkeypatch.chdir(tmp_path / "tiny" / "deeper")
+    assert beside(Path("..")) == tmp_path / "tiny.bench.html"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--quick", "--strict"], "exclude one another"),
+        (["--quick", "--threads", "1000"], "1000 threads asked for"),
+        (["--threads", "0"], "0 is not in the range"),
+        (["--report", "x.json"], "the report is HTML"),
+    ],
+)
+def test_bad_options_are_refused(bundle, options, words):
+    done = run_edgekit("bench", bundle, *options)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_a_damaged_bundle_is_not_timed(bundle):
+    with (bundle / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    done = run_edgekit("bench", bundle, "--quick")
+    assert done.returncode == 5
+    assert "model.onnx has" in done.stderr
+    assert not (bundle.parent / "tiny.bench.html").exists()
+
+
+def test_help_shows_an_example_and_imports_nothing_heavy():
+    done = run_edgekit("bench", "--help")
+    assert "edgekit bench dist/digits-rpi4\n" in done.stdout
+    program = (
+        "import sys; sys.argv = ['edgekit', 'bench', '--help']\n"
+        "try:\n    from edgekit.cli.main import main; main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'numpy', 'onnx', 'onnxruntime', 'torch', 'pydantic', 'rich'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.splitlines()[-1] == "[]"

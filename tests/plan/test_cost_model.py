@@ -1,0 +1,164 @@
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.cost import judge
+from edgekit.graph.layers import Layer
+from edgekit.plan.cost_model import layer_times_ms, predict, speed_up
+from edgekit.target import load_profile, load_target
+
+LAYERS = Path(__file__).parents[2] / "benchmarks" / "data" / "layers.csv"
+BOARDS = ["rpi4", "rpi5", "rpi3", "rpi-zero2w", "jetson-nano", "jetson-orin-nano", "android-mid", "x86-cpu"]
+KINDS = ["dense", "pointwise", "depthwise", "grouped", "gemm", "recurrent", "elementwise", "layout", "other"]
+COUNTS = st.integers(0, 10**9)
+
+
+def a_layer(**changes):
+    values = {
+        "name": "conv",
+        "op": "Conv",
+        "kind": "dense",
+        "macs": 10**8,
+        "params": 10**5,
+        "input_elements": 10**5,
+        "output_elements": 10**5,
+        "precision": "float32",
+        "channels": 64,
+    }
+    return Layer(**{**values, **changes})
+
+
+def network(name, precision):
+    """The layers of a public network, from the data that the profiles were fitted to."""
+    with LAYERS.open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["network"] == name]
+    counts = ("macs", "params", "input_elements", "output_elements")
+    return [
+        a_layer(kind=row["kind"], precision=precision, **{key: int(row[key]) for key in counts})
+        for row in rows
+        for _ in range(int(row["count"]))
+    ]
+
+
+def p50(layers, board, threads=4):
+    return predict(layers, load_profile(board), runtime="onnxruntime", threads=threads).latency_p50_ms
+
+
+# Published for the Raspberry Pi 4, 4 threads; fastest and slowest of XNNPACK, ncnn, ArmNN, TFLite, PyTorch.
+PUBLISHED = [
+    ("mobilenet_v2_1.0@224", "float32", 41, 73),
+    ("mobilenet_v2_1.0@224", "int8", 17, 40),
+    ("mobilenet_v1_1.0@224", "float32", 53, 91),
+    ("mobilenet_v1_1.0@224", "int8", 24, 34),
+    ("resnet18@224", "float32", 100, 176),
+    ("resnet18@224", "int8", 84, 98),
+    ("resnet50_v1@224", "float32", 225, 263),
+    ("resnet50_v1@224", "int8", 197, 197),
+]
+
+
+@pytest.mark.parametrize(("name", "precision", "fastest", "slowest"), PUBLISHED)
+def test_the_interval_on_the_raspberry_pi_4_holds_what_is_published(name, precision, fastest, slowest):
+    figure = p50(network(name, precision), "rpi4")
+    assert figure.low < fastest <= slowest < figure.high
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2_1.0@224", "resnet18@224"])
+@pytest.mark.parametrize("board", BOARDS)
+def test_int8_gains_on_every_board_and_no_more_than_four_times(board, name):
+    whole, eighth = p50(network(name, "float32"), board), p50(network(name, "int8"), board)
+    assert 1.1 < whole.value / eighth.value <= 4
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_float16_is_not_foreseen_to_gain_where_the_runtime_does_not(board):
+    layers = network("mobilenet_v2_1.0@224", "float32")
+    halves = [replace(layer, precision="float16") for layer in layers]
+    assert p50(halves, board).value >= p50(layers, board).value
+
+
+def test_the_boards_come_in_the_order_of_what_is_published_for_them():
+    layers = network("mobilenet_v2_1.0@224", "float32")
+    order = ["rpi5", "rpi4", "rpi3", "rpi-zero2w"]
+    times = [p50(layers, board).value for board in order]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_more_threads_are_never_slower_and_never_gain_more_than_their_number(board):
+    layers = network("resnet18@224", "float32")
+    times = [p50(layers, board, threads).value for threads in (1, 2, 3, 4, 8, 64)]
+    assert times == sorted(times, reverse=True)
+    profile = load_profile(board)
+    assert 1 <= speed_up(profile, 64) <= profile.cores
+    assert speed_up(profile, profile.cores) == speed_up(profile, 64)
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    precision=st.sampled_from(["float32", "float16", "int8"]),
+    counts=st.tuples(COUNTS, COUNTS, COUNTS, COUNTS),
+    more=st.tuples(COUNTS, COUNTS, COUNTS, COUNTS),
+)
+def test_more_work_never_takes_less_time_and_every_layer_costs_something(kind, precision, counts, more):
+    names = ("macs", "params", "input_elements", "output_elements")
+    less = a_layer(kind=kind, precision=precision, **dict(zip(names, counts, strict=True)))
+    total = [one + other for one, other in zip(counts, more, strict=True)]
+    greater = replace(less, **dict(zip(names, total, strict=True)))
+    times = layer_times_ms([less, greater], load_profile("rpi4"), runtime="onnxruntime", threads=4)
+    assert 0 < times[0] <= times[1]
+
+
+def test_the_latency_is_the_sum_of_the_layers():
+    layers = network("mobilenet_v1_0.25@128", "float32")
+    times = layer_times_ms(layers, load_profile("rpi4"), runtime="onnxruntime", threads=2)
+    assert p50(layers, "rpi4", 2).value == pytest.approx(sum(times))
+
+
+def test_percentiles_rise_and_every_figure_says_that_it_is_predicted_and_by_what():
+    cost = predict(network("resnet18@224", "int8"), load_profile("rpi4"), runtime="onnxruntime", threads=1)
+    values = [cost.latency_p50_ms.value, cost.latency_p90_ms.value, cost.latency_p99_ms.value]
+    assert values == sorted(values)
+    assert {name for name, _ in cost.known()} == {
+        "latency_p50_ms",
+        "latency_p90_ms",
+        "latency_p99_ms",
+        "size_mb",
+    }
+    for _, figure in cost.known():
+        assert figure.how == "predicted"
+        assert figure.low <= figure.value <= figure.high
+    assert cost.latency_p90_ms.source == "cost model of rpi4, onnxruntime, 1 thread"
+
+
+def test_a_limit_inside_the_interval_is_unproven_and_one_above_it_predicted():
+    target = load_target("rpi4")
+    cost = predict(network("mobilenet_v1_0.25@128", "int8"), target.profile, runtime="onnxruntime", threads=4)
+    statuses = {verdict.name: verdict.status for verdict in judge(cost, target.budget)}
+    assert statuses["latency_p90_ms"] == "PREDICTED"
+    tight = target.with_limits({"latency_p90_ms": cost.latency_p90_ms.value}, "--latency")
+    assert {v.name: v.status for v in judge(cost, tight.budget)}["latency_p90_ms"] == "UNPROVEN"
+
+
+def test_a_network_of_no_layers_costs_nothing():
+    cost = predict([], load_profile("rpi4"), runtime="onnxruntime", threads=4)
+    assert (cost.latency_p99_ms.value, cost.size_mb.value) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "written_mb"),
+    # Files that torch.onnx and onnxruntime's static QDQ, u8s8 per channel, wrote of these networks.
+    [
+        ("mobilenet_v2_1.0@224", "float32", 13.98),
+        ("mobilenet_v1_0.25@128", "float32", 1.88),
+        ("resnet18@224", "float32", 46.75),
+        ("resnet18@224", "int8", 11.82),
+    ],
+)
+def test_the_size_is_near_to_that_of_files_that_were_written(name, precision, written_mb):
+    cost = predict(network(name, precision), load_profile("rpi4"), runtime="onnxruntime", threads=4)
+    assert cost.size_mb.value == pytest.approx(written_mb, rel=0.03)

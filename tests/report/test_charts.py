@@ -1,0 +1,109 @@
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.report.bench_charts import histogram, timeline
+from edgekit.report.charts import Point, budget_bar, ratio_bar, scatter
+from edgekit.report.scale import fit, number_text, ticks
+
+ANY = st.none() | st.floats()
+NUMBERS = re.compile(r'="(-?[\d.]+(?:e[+-]?\d+)?)"')
+
+
+def assert_inside(drawing):
+    """Every number in an SVG is finite, every tag closed; coordinates lie on the canvas."""
+    assert drawing.startswith("<svg")
+    assert drawing.endswith("</svg>")
+    assert "nan" not in drawing.replace("Unknown", "")
+    assert not re.search(r'"-?inf"', drawing)
+    width, height = map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', drawing).groups())
+    for name, limit in (
+        ("x", width),
+        ("cx", width),
+        ("x1", width),
+        ("x2", width),
+        ("y", height),
+        ("cy", height),
+    ):
+        for value in re.findall(rf' {name}="(-?[\d.]+)"', drawing):
+            assert -0.06 <= float(value) <= limit
+
+
+@given(ANY, st.floats(), ANY, ANY, st.sampled_from(["MET", "NOT MET", "UNPROVEN", "PREDICTED"]))
+def test_a_budget_bar_is_drawn_whatever_the_figures(value, limit, low, high, status):
+    assert_inside(budget_bar(value, limit, low=low, high=high, status=status, label="label", key="size"))
+
+
+@given(ANY)
+def test_a_ratio_bar_is_drawn_whatever_the_ratio(ratio):
+    assert_inside(ratio_bar(ratio, "label"))
+
+
+POINTS = st.lists(
+    st.builds(Point, x=ANY, y=ANY, mark=st.just("1"), name=st.text(), x_low=ANY, x_high=ANY), max_size=5
+)
+
+
+@given(POINTS, ANY, ANY)
+def test_a_scatter_chart_is_drawn_whatever_the_points(points, x_limit, y_limit):
+    assert_inside(scatter(points, label="l", x_label="x", y_label="y", x_limit=x_limit, y_limit=y_limit))
+
+
+@given(st.lists(st.floats(), max_size=80), ANY)
+def test_a_histogram_and_a_timeline_are_drawn_whatever_the_samples(samples, mark):
+    assert_inside(histogram(samples, {"p50": mark}, label="l"))
+    assert_inside(timeline(samples, label="l"))
+
+
+@given(st.lists(st.floats(min_value=0.1, max_value=100), min_size=1, max_size=300))
+def test_a_histogram_counts_every_sample_once(samples):
+    tips = re.findall(r": (\d+) runs<", histogram(samples, {}, label="l"))
+    assert sum(map(int, tips)) == len(samples)
+
+
+def test_stragglers_are_put_into_the_last_column_and_said():
+    samples = [1.0 + 0.001 * number for number in range(500)] + [50.0, 60.0]
+    drawing = histogram(samples, {"p50": 1.25, "p99": 55.0}, label="l")
+    assert "2 slower, up to 60 ms" in drawing
+    assert "p99 55 ms →" in drawing
+    assert "p50 1.25 ms" in drawing
+    assert "up to 60 ms" in timeline(samples, label="l")
+    assert "up to" not in timeline(samples[:500], label="l")
+
+
+def test_charts_without_data_say_so():
+    assert "there are no samples" in histogram([], {}, label="l")
+    assert "there are no samples" in timeline([math.nan], label="l")
+    assert "no candidate has both figures" in scatter([], label="l", x_label="x", y_label="y")
+
+
+def test_an_undecided_bar_is_hatched_and_one_beyond_its_end_has_an_arrow():
+    drawing = budget_bar(12.0, 10.0, low=8.0, high=40.0, status="UNPROVEN", label="l", key="size")
+    assert "fill:url(#hatch-size)" in drawing
+    assert 'class="beyond"' in drawing
+
+
+def test_names_in_a_chart_are_escaped():
+    point = Point(x=1.0, y=1.0, mark="1", name="<b>&\x1b", shipped=True)
+    drawing = scatter([point], label="<i>", x_label="x", y_label="y")
+    assert "&lt;b&gt;&amp;\ufffd" in drawing
+    assert 'aria-label="&lt;i&gt;"' in drawing
+
+
+@given(st.lists(st.floats(min_value=-1e12, max_value=1e12), max_size=5), st.booleans())
+def test_ticks_are_few_and_lie_on_the_scale(values, from_zero):
+    scale = fit(values, 0, 100, from_zero=from_zero)
+    found = ticks(scale)
+    assert len(found) <= 7
+    assert all(-0.001 <= scale.at(value) <= 100.001 for value in found)
+    assert [scale.at(value) for value in found] == sorted(scale.at(value) for value in found)
+
+
+@pytest.mark.parametrize(
+    ("value", "step", "text"), [(0.0, 1, "0"), (0.5, 0.5, "0.5"), (20, 10, "20"), (1e9, 1e8, "1e+09")]
+)
+def test_ticks_have_as_many_digits_as_their_step_asks_for(value, step, text):
+    assert number_text(value, step) == text
