@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Iterator
 
 
-class _Nowhere(io.StringIO):
-    """Takes what is printed; rich writes past it, so that edgekit's own progress goes on."""
+class _PastRich(io.StringIO):
+    """Takes what is printed to standard error, but not what rich draws there: edgekit's own progress."""
 
     def __init__(self, stream: object) -> None:
         super().__init__()
@@ -27,10 +27,8 @@ def hushed() -> Iterator[None]:
     """
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    out, err = (
-        contextlib.redirect_stdout(_Nowhere(sys.stdout)),
-        contextlib.redirect_stderr(_Nowhere(sys.stderr)),
-    )
+    out = contextlib.redirect_stdout(io.StringIO())
+    err = contextlib.redirect_stderr(_PastRich(sys.stderr))
     try:
         with warnings.catch_warnings(), out, err:
             warnings.simplefilter("ignore")

@@ -71,10 +71,10 @@ def inspect_bundle(bundle: Path) -> Inspection:
     """
     from edgekit.bundle.golden import first_call
     from edgekit.bundle.manifest import confine, read_manifest
-    from edgekit.task.onnx_file import read_onnx
+    from edgekit.task.onnx_file import load_onnx
 
     manifest = read_manifest(bundle)
-    model = read_onnx(confine(bundle, manifest.artifact)).model
+    model = load_onnx(confine(bundle, manifest.artifact))
     call = first_call(bundle, manifest)
     facts = {
         "target": manifest.device.target,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.cost import judge, outcome
 from edgekit.result import BuildResult, Tried
-from edgekit.target import Target, load_target
+from edgekit.target import load_target
 from edgekit.task.load import Given, load_task
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from edgekit.plan.search import Found
     from edgekit.progress import Progress
     from edgekit.realise import Workshop
+
+COMMAND_LINE = "the command line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +109,12 @@ def _prepare(
     from edgekit.plan.recipe import Recipe, load_recipe
     from edgekit.realise import float_graph, open_shop
 
-    target = _target(request)
+    target = load_target(request.target)
+    target.with_limits(request.limits, COMMAND_LINE)  # refused before the task is loaded, not after
     recipe = load_recipe(request.recipe) if request.recipe else None
     with progress.stage(f"load {request.source}"):
         task = load_task(request.source, request.given)
+    target = (target if task.evaluate else target.for_fidelity()).with_limits(request.limits, COMMAND_LINE)
     for note in task.notes:
         progress.warn(note)
     shop = open_shop(task, target, progress, use_cache=request.use_cache)
@@ -120,11 +124,6 @@ def _prepare(
     offer = offer_for(task, graph)
     choice = [given_recipe(recipe)] if recipe else candidates(target, offer)
     return shop, describe(graph, shop.example).layers, offer, choice
-
-
-def _target(request: Request) -> Target:
-    target = load_target(request.target)
-    return target.with_limits(request.limits, source="the command line") if request.limits else target
 
 
 def _search(shop: Workshop, layers: tuple[Layer, ...], choice: list[Candidate]) -> Found:

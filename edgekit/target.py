@@ -69,7 +69,10 @@ class Budget(Record):
     latency_p99_ms: float | None = figure("99th percentile of latency", gt=0, default=None)
     peak_memory_mb: float | None = figure("peak resident memory, 10^6 bytes", gt=0, default=None)
     size_mb: float | None = figure("artifact on disk, 10^6 bytes", gt=0, default=None)
-    drop: float | None = figure("quality lost: 0.01 is one point in a hundred", gt=0, default=None)
+    drop: float | None = figure("accuracy lost: 0.01 is one point in a hundred", gt=0, default=None)
+    fidelity_drop: float | None = figure(
+        "takes the place of `drop` where a task has no evaluate()", gt=0, default=None
+    )
     class_drop: float | None = figure("the same for the class that lost most", gt=0, default=None)
 
 
@@ -92,13 +95,24 @@ class Target(Record):
     @property
     def budget(self) -> Cost:
         """The limits that are named."""
-        named = self.limits.model_dump(exclude_none=True)
+        named = self.limits.model_dump(exclude_none=True, exclude={"fidelity_drop"})
         return Cost(
             **{
                 key: Figure(value=value, how="limit", source=self.sources[f"budget.{key}"])
                 for key, value in named.items()
             }
         )
+
+    def for_fidelity(self) -> Target:
+        """The same target for a task without labels: the limit of `drop` becomes that of `fidelity_drop`.
+
+        Fidelity counts every answer that changed, also those that were wrong before: it falls faster than
+        accuracy.
+        """
+        limit = self.limits.fidelity_drop
+        if limit is None:
+            return self
+        return self.with_limits({"drop": limit}, self.sources["budget.fidelity_drop"])
 
     def with_limits(self, limits: Mapping[str, float], source: str) -> Target:
         """The same target with these limits replaced or added.

@@ -168,7 +168,7 @@ def test_a_bare_figure_has_the_file_as_its_source(tmp_path):
     path = mine(tmp_path, "extends: rpi4\nbudget: {latency_p99_ms: 80}\n")
     budget = load_target(path).budget
     assert budget.latency_p99_ms == Figure(value=80, how="limit", source=path)
-    assert budget.latency_p90_ms.source.startswith("20 frames a second")
+    assert budget.latency_p90_ms.source.startswith("the 100 ms inside")
 
 
 def test_every_problem_of_a_file_is_told_at_once(tmp_path):
@@ -200,7 +200,7 @@ def test_with_limits_replaces_and_adds_and_says_where_from():
     assert target.budget.latency_p90_ms == Figure(value=20, how="limit", source="--latency")
     assert target.budget.latency_p99_ms == Figure(value=40, how="limit", source="--latency")
     assert target.budget.size_mb.value == 10
-    assert load_target("rpi4").budget.latency_p90_ms.value == 50
+    assert load_target("rpi4").budget.latency_p90_ms.value == 66
 
 
 @pytest.mark.parametrize(
@@ -233,5 +233,26 @@ def test_budget_and_cost_name_the_same_limits():
         "peak_memory_mb",
         "size_mb",
         "drop",
+        "fidelity_drop",
         "class_drop",
     ]
+    assert {name for name, _ in load_target("rpi4").budget.known()} == {
+        "latency_p90_ms",
+        "peak_memory_mb",
+        "size_mb",
+        "drop",
+    }
+
+
+def test_for_a_task_without_labels_the_limit_of_fidelity_takes_the_place_of_that_of_accuracy():
+    target = load_target("rpi4")
+    assert target.for_fidelity().budget.drop.value == target.limits.fidelity_drop
+    assert target.for_fidelity().budget.drop.source == target.sources["budget.fidelity_drop"]
+    strict = target.for_fidelity().with_limits({"drop": 0.001}, "the command line")
+    assert strict.budget.drop.value == 0.001
+
+
+def test_a_target_that_says_nothing_of_fidelity_keeps_its_limit_for_it():
+    target = load_target("rpi4").with_limits({}, "a test")
+    bare = target.model_copy(update={"limits": target.limits.model_copy(update={"fidelity_drop": None})})
+    assert bare.for_fidelity() is bare

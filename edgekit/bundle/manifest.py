@@ -215,13 +215,10 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     if len(content) > MOST_BYTES:
         raise BadInput(f"{len(content)} bytes, a manifest has at most {MOST_BYTES}", where=where)
     try:
-        data = json.loads(
-            content, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_once
-        )
+        data = json.loads(content, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise BadInput(
-            f"not valid JSON ({first_line(error)})", where=where, todo="copy the bundle again"
-        ) from error
+        what = f"not valid JSON ({first_line(error)})"
+        raise BadInput(what, where=where, todo="copy the bundle again") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = repr(data.get("schema"))[:60] if isinstance(data, dict) else type(data).__name__
         todo = "build it again with this edgekit, or use the edgekit that made it"
@@ -243,7 +240,7 @@ def first_complaint(error: ValidationError | RecursionError) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in shown)[:300]
 
 
-def _refuse_constant(name: str) -> float:
+def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
@@ -267,12 +264,11 @@ def read_manifest(bundle: Path) -> Manifest:
     Raises:
         BadInput: there is no such directory or manifest, or anything is wrong with it.
     """
+    path, todo = bundle / FILE, "give the folder that `edgekit build` wrote"
     if not bundle.is_dir():
         what = "is a file, not a bundle directory" if bundle.exists() else "no such bundle"
-        raise BadInput(what, where=str(bundle), todo="give the folder that `edgekit build` wrote")
-    path = bundle / FILE
+        raise BadInput(what, where=str(bundle), todo=todo)
     if not path.exists() and not path.is_symlink():
-        todo = "give the folder that `edgekit build` wrote"
         raise BadInput(f"not a bundle: it has no {FILE}", where=str(bundle), todo=todo)
     return parse_manifest(_read_small(path), str(path))
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "targets": "List, show and validate targets and profiles",
     "completion": "Print the shell completion script",
 }
-INTERRUPTED = 130
+INTERRUPTED, READER_GONE = 130, 141  # what a shell gives for SIGINT and SIGPIPE
 
 
 class Commands(click.Group):
@@ -96,7 +96,7 @@ def main() -> None:
         sys.exit(error.exit_status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
+        sys.exit(READER_GONE)
     except Exception as error:  # noqa: BLE001 - the last resort: one line, and where to find more
         _reraise_if_debugging(error)
         _say(f"internal error: {type(error).__name__}: {error}; run `edgekit --debug ...` for the traceback")

@@ -30,7 +30,7 @@ LEAST_GAIN = 1.03  # below this an alternating run cannot tell faster from equal
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class Attempt:
     """A route that gave a working graph, with its figures."""
 
     model: onnx.ModelProto
@@ -81,7 +81,7 @@ class Quantize(BaseModel):
 
     def _attempt(
         self, names: Sequence[str], model: onnx.ModelProto, context: Context
-    ) -> tuple[list[_Attempt], list[Route]]:
+    ) -> tuple[list[Attempt], list[Route]]:
         attempts, failed = [], []
         for name in names:
             context.detail(f"route {name}")
@@ -94,7 +94,7 @@ class Quantize(BaseModel):
         return attempts, failed
 
 
-def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int) -> _Attempt:
+def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int) -> Attempt:
     with hushed():
         quantized = ROUTES[name](model, spread(context.calls, samples), reduce_range=context.reduce_range)
     quantized.ir_version = min(quantized.ir_version, model.ir_version)
@@ -107,7 +107,7 @@ def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int
         check_graph("optimiser off -> on", quantized, quantized, calls, OPTIMISER_FLOOR_DB)
     quality = context.measure(quantized)
     sizes = [graph.ByteSize() for graph in (model, quantized)]
-    return _Attempt(
+    return Attempt(
         quantized,
         Route(
             name=name,
@@ -127,7 +127,7 @@ def spread(calls: Sequence[Mapping[str, np.ndarray]], most: int) -> list[Mapping
     return [calls[index] for index in np.linspace(0, len(calls) - 1, most).astype(int)]
 
 
-def _timed(model: onnx.ModelProto, attempts: Sequence[_Attempt], context: Context) -> list[_Attempt]:
+def _timed(model: onnx.ModelProto, attempts: Sequence[Attempt], context: Context) -> list[Attempt]:
     """The attempts with their speed against the float graph: one alternating run, one thread."""
     context.detail("timing the routes against float")
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
@@ -144,7 +144,7 @@ def _timed(model: onnx.ModelProto, attempts: Sequence[_Attempt], context: Contex
     ]
 
 
-def choose(attempts: Sequence[_Attempt], max_drop: float | None) -> tuple[onnx.ModelProto, list[Route]]:
+def choose(attempts: Sequence[Attempt], max_drop: float | None) -> tuple[onnx.ModelProto, list[Route]]:
     """The graph to keep, and all routes with the reason why each was kept or not.
 
     Inside the quality limit the fastest wins; within SAME_SPEED of it the one that loses least quality. When
@@ -166,11 +166,11 @@ def choose(attempts: Sequence[_Attempt], max_drop: float | None) -> tuple[onnx.M
     return best.model, routes
 
 
-def _speed(attempt: _Attempt) -> float:
+def _speed(attempt: Attempt) -> float:
     return attempt.route.latency_ratio or 1.0
 
 
-def _reason(attempt: _Attempt, best: _Attempt, *, inside: bool, any_inside: bool) -> str:
+def _reason(attempt: Attempt, best: Attempt, *, inside: bool, any_inside: bool) -> str:
     if attempt is best and not any_inside:
         return "loses least quality, yet more than the limit"
     if attempt is best:

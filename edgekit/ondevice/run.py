@@ -209,7 +209,10 @@ def probe_runtime(bundle: str, threads: int | None) -> dict[str, Any]:
     """
     command = [sys.executable, os.path.abspath(__file__), "--bundle", bundle, "--memory"]
     command += ["--threads", str(threads)] if threads else []
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    except OSError as error:
+        raise Refused(f"no second process can be started: {error.strerror}", RUNTIME_MISSING) from error
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         hint = ": this build needs instructions that this CPU lacks" if name == "SIGILL" else ""

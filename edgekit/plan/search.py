@@ -154,17 +154,17 @@ def _latency(item: Tried) -> float:
 
 
 def _nearest(tried: Sequence[Tried]) -> int | None:
-    """The built candidate that misses by least: fewest sure misses first, then the smallest worst excess.
+    """The built candidate that misses by least: the smallest worst excess first, then the fewest misses.
 
     One that gains nothing comes last.
     """
     built = [index for index, item in enumerate(tried) if item.realised]
 
-    def distance(index: int) -> tuple[bool, int, float]:
+    def distance(index: int) -> tuple[bool, float, int]:
         verdicts = tried[index].verdicts
         misses = sum(verdict.status == "NOT MET" for verdict in verdicts)
         useless = bool(index and _gains_nothing(tried[index], tried[:1]))
-        return useless, misses, max((verdict.excess for verdict in verdicts), default=0.0)
+        return useless, max((verdict.excess for verdict in verdicts), default=0.0), misses
 
     return min(built, key=distance, default=None)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.task.inputs import Call
-from edgekit.task.record import Arrays, Loaded
-from edgekit.task.usercode import is_user_file, module_file
+from edgekit.task.record import Arrays
+from edgekit.task.source import Source
+from edgekit.task.usercode import code_of, is_user_file, module_file
 
 if TYPE_CHECKING:
     import onnx
@@ -23,24 +24,18 @@ if TYPE_CHECKING:
 
 
 def digest_task(
-    loaded: Loaded,
-    call: Call,
-    calls: Sequence[Arrays] | None,
-    *,
-    code: Sequence[Path],
-    identity: Sequence[str],
+    source: Source, call: Call, calls: Sequence[Arrays] | None, functions: Mapping[str, Callable[..., Any]]
 ) -> str:
     """SHA-256 of the task.
 
     Args:
-        loaded: the model.
+        source: the model and the code that makes it.
         call: the deployed call.
         calls: the calibration calls.
-        code: the Python files in which the user's functions stand.
-        identity: names that tell tasks of the same code and weights apart.
+        functions: the user's functions that are called later, by their role.
     """
     total = hashlib.sha256()
-    for part in _parts(loaded, call, calls, code, identity):
+    for part in _parts(source, call, calls, functions):
         # The length first, so that no two lists of parts run together to the same bytes.
         total.update(len(part).to_bytes(8))
         total.update(part)
@@ -48,15 +43,17 @@ def digest_task(
 
 
 def _parts(
-    loaded: Loaded, call: Call, calls: Sequence[Arrays] | None, code: Sequence[Path], identity: Sequence[str]
+    source: Source, call: Call, calls: Sequence[Arrays] | None, functions: Mapping[str, Callable[..., Any]]
 ) -> Iterator[bytes]:
-    yield repr((tuple(identity), call.specs, None if calls is None else len(calls))).encode()
+    names = [(role, function.__name__) for role, function in functions.items()]
+    yield repr((source.identity, names, call.specs, None if calls is None else len(calls))).encode()
     yield from (part for arrays in (call.example, *(calls or ())) for part in _array_parts(arrays))
-    yield from _model_parts(loaded.model)
-    if loaded.program is not None:
-        yield loaded.program.read_bytes()
-    sources = {*code, *_class_files(loaded.model)}
-    yield from sorted(path.name.encode() + b"\0" + path.read_bytes() for path in find_sources(sources))
+    model, program = source.loaded.model, source.loaded.program
+    yield from _model_parts(model)
+    if program is not None:
+        yield program.read_bytes()
+    files = {*source.code, *_class_files(model)}.union(*map(code_of, functions.values()))
+    yield from sorted(path.name.encode() + b"\0" + path.read_bytes() for path in find_sources(files))
 
 
 def _array_parts(arrays: Arrays) -> Iterator[bytes]:

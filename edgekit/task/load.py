@@ -27,7 +27,7 @@ from edgekit.task.signature import read_signature
 from edgekit.task.source import Source, open_source
 from edgekit.task.taskfile import Parts
 from edgekit.task.trial import name_outputs, try_model
-from edgekit.task.usercode import code_of, import_function, where_defined
+from edgekit.task.usercode import import_function, where_defined
 
 if TYPE_CHECKING:
     import onnx
@@ -80,9 +80,7 @@ def load_task(source: str, given: Given) -> Task:
         calls, notes = read_calibration(calibration, call.specs, call.example)
         call = replace(call, example=calls[0], made_up=False) if call.made_up else call
     outputs = try_model(loaded.model, call, brought.where)
-    chosen = {"training": training, "evaluate": evaluate}
-    functions = {role: function[0] for role, function in chosen.items() if function is not None}
-    names = [f"{role} {function.__name__}" for role, function in functions.items()]
+    functions = {"training": training, "evaluate": evaluate}
     return Task(
         name=brought.name,
         model=loaded.model,
@@ -93,14 +91,7 @@ def load_task(source: str, given: Given) -> Task:
         training=open_training(*training) if training else None,
         evaluate=evaluate[0] if evaluate else None,
         sources_digest=digest_task(
-            loaded,
-            call,
-            calls,
-            code=(*brought.code, *(path for function in functions.values() for path in code_of(function))),
-            identity=(
-                brought.identity,
-                *(f"{role} {function.__name__}" for role, function in functions.items()),
-            ),
+            brought, call, calls, {role: chosen[0] for role, chosen in functions.items() if chosen}
         ),
         notes=(*loaded.notes, *parts.notes, *notes),
     )

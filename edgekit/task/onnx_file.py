@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from edgekit.errors import BadInput, first_line
-from edgekit.graph.prepare import graphs
+from edgekit.graph.prepare import graphs, opset_of, prepare
 from edgekit.task.record import Argument, Loaded
 from edgekit.task.usercode import show_path
 
@@ -22,12 +22,23 @@ WEIGHTED = {
     "Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN",
     "BatchNormalization", "LayerNormalization", "InstanceNormalization",
 }  # fmt: skip
+NEWEST_OPSET, NEWEST_IR = 26, 13  # that onnxruntime 1.31 takes; the onnx package writes newer files
 EXPORT_AGAIN = "export or download it again"
 PROTOBUF_LIMIT = 2 * 1024**3  # bytes that one message can hold; no runtime takes more from memory
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
 
 
 def read_onnx(path: Path) -> Loaded:
+    """An ONNX file as a task's model, and the inputs that it declares.
+
+    Raises:
+        BadInput: the file is not a valid model.
+    """
+    model = load_onnx(path)
+    return Loaded(model=model, arguments=read_inputs(model, show_path(path)))
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
     """Read and check an ONNX file and the external data beside it.
 
     onnx itself confines external data to the file's folder and refuses links out of it.
@@ -48,7 +59,9 @@ def read_onnx(path: Path) -> Loaded:
         raise BadInput("is not an ONNX model: it holds no graph", where=where, todo=EXPORT_AGAIN)
     _free_axes(model.graph)
     check_onnx(model, where)
-    return Loaded(model=model, arguments=read_inputs(model, where))
+    if opset_of(model) > NEWEST_OPSET or model.ir_version > NEWEST_IR:
+        model, _ = prepare(model, opset=NEWEST_OPSET, ir_version=NEWEST_IR)
+    return model
 
 
 def _free_axes(graph: onnx.GraphProto) -> None:

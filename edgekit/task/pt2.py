@@ -48,6 +48,7 @@ def read_pt2(path: Path, *, trust_pickle: bool) -> Loaded:
             todo=AGAIN,
         ) from error
     _check_mode(program, where)
+    _check_call(program, where)
     return Loaded(
         model=program.module(), example=_example(program), arguments=_arguments(program), program=path
     )
@@ -116,16 +117,37 @@ def _check_mode(program: ExportedProgram, where: str) -> None:
             )
 
 
+def _check_call(program: ExportedProgram, where: str) -> None:
+    """Refuse a program whose call is more than one tensor after another, as an artifact's is."""
+    arguments, named = program.call_spec.in_spec.children() if program.call_spec.in_spec else (None, None)
+    if arguments is None or named is None:
+        return
+    if named.num_leaves or arguments.num_leaves != arguments.num_children:
+        raise BadInput(
+            f"takes inputs by {'keyword' if named.num_leaves else 'nested containers'}",
+            where=where,
+            todo="wrap the module so that it takes one tensor after another, and export that",
+        )
+
+
 def _example(program: ExportedProgram) -> Arrays | None:
+    """The example inputs that the program was exported with, of one sample where the batch is dynamic."""
     import torch
 
     if program.example_inputs is None:
         return None
-    arguments, named = program.example_inputs
-    leaves = (*arguments, *named.values())
+    leaves = program.example_inputs[0]
     if not leaves or not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
         return None
-    return tuple(leaf.detach().cpu().numpy() for leaf in leaves)
+    # torch.export fixes a size of 1: whoever wants a dynamic batch exports two samples.
+    pairs = zip(leaves, _arguments(program), strict=True)
+    return tuple(
+        (leaf[:1] if own.shape and isinstance(own.shape[0], str) and len(leaf) == 2 else leaf)
+        .detach()
+        .cpu()
+        .numpy()
+        for leaf, own in pairs
+    )
 
 
 def _arguments(program: ExportedProgram) -> tuple[Argument, ...]:

@@ -67,7 +67,11 @@ def check_weights(model: torch.nn.Module, where: str) -> None:
     Raises:
         BadInput: names the first one.
     """
+    from torch.nn.parameter import is_lazy
+
     for name, tensor, is_buffer in _named_tensors(model):
+        if is_lazy(tensor):
+            continue  # it gets its shape and its first values when the example is run
         if tensor.is_meta:
             raise BadInput(f"`{name}` holds no values (it is on the meta device)", where=where)
         if not tensor.is_floating_point():

@@ -8,7 +8,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modelfiles import EXAMPLE, NETWORK, TASK, Linear, load, refusal, refused, write, write_onnx, write_pt2
+from modelfiles import (
+    EXAMPLE,
+    NETWORK,
+    TASK,
+    Linear,
+    TwoInputs,
+    load,
+    refusal,
+    refused,
+    write,
+    write_onnx,
+    write_pt2,
+)
 
 SUFFIXES = [".onnx", ".pt2", ".pt", ".pth", ".ts", ".safetensors"]
 HTML = "\n<!DOCTYPE html><html><body>404</body></html>"
@@ -225,3 +237,17 @@ def test_a_program_exported_in_training_mode_is_refused(tmp_path):
 def test_a_model_without_weights_on_this_machine_is_refused(tmp_path):
     body = NETWORK + "def model():\n    with torch.device('meta'):\n        return Net()\n" + EXAMPLE
     assert "`linear.weight` holds no values (it is on the meta device)" in refusal(task(tmp_path, body))
+
+
+class Pair(torch.nn.Module):
+    def forward(self, pair):
+        return pair[0] + pair[1]
+
+
+def test_a_program_that_is_not_called_with_one_tensor_after_another_is_refused(tmp_path):
+    one = torch.ones(1, 2)
+    nested = torch.export.export(Pair(), ((one, one),))
+    keyword = torch.export.export(TwoInputs(), (one,), kwargs={"right": one})
+    for program, line in ((nested, "by nested containers"), (keyword, "by keyword")):
+        torch.export.save(program, tmp_path / "net.pt2")
+        assert line in refusal(tmp_path / "net.pt2")

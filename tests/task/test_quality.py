@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from modelfiles import load, write, write_onnx
+from modelfiles import load, save_graph, write, write_onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import BadInput
@@ -59,10 +59,7 @@ def two_outputs(folder):
     nodes = [helper.make_node("Mul", ["x", name], [name[-1]]) for name in ("by_a", "by_b")]
     tensors = [numpy_helper.from_array(np.float32(by), n) for by, n in ((1000, "by_a"), (0.001, "by_b"))]
     graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
-        folder / "two.onnx",
-    )
+    save_graph(graph, folder / "two.onnx")
     np.savez(folder / "data.npz", x=np.ones((8, 4)))
     return load(folder / "two.onnx", calibration=str(folder / "data.npz"))
 
