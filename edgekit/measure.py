@@ -18,9 +18,8 @@ from edgekit.realise import Graph, Workshop, artifact, float_graph
 from edgekit.result import Quality, Tried
 from edgekit.shipping import pack, scratch_folder
 
-# Peak memory of one inference process on aarch64 over x86-64, for the same file: 0.82 with onnxruntime, 1.0 with
-# LiteRT (98 against 120 MB and 87 against 87 MB, docs/decisions/memory.md). The room above is for what other
-# kernels and allocators may add.
+# Peak memory of one inference process on aarch64 over x86-64, for the same file: 0.82 with onnxruntime, 1.0
+# with LiteRT (docs/decisions/memory.md). The room above is for what other kernels and allocators may add.
 MEMORY_LOW, MEMORY_HIGH = 0.75, 1.25
 PERCENTILES = ("p50", "p90", "p99")
 COMPARED_CALLS = 8
@@ -74,7 +73,7 @@ def _quality_source(quality: Quality) -> str:
 
 
 def _measured(shop: Workshop, tried: Tried, threads: int, detail: Detail) -> Tried:
-    """The candidate with what was measured on this machine, and what that and the profile say of the target."""
+    """The candidate with what was measured here, and what that and the profile say of the target."""
     target = shop.target
     with scratch_folder() as folder:
         bundle = folder / "bundle"
@@ -129,8 +128,8 @@ def _bench(shop: Workshop, bundle: Path, detail: Detail) -> Cost:
 def latency_cost(result: Mapping[str, Any], mode: str) -> Cost:
     """The percentiles of a bench record that its number of runs can carry, as measured figures."""
     latency, facts = result["latency"], result["facts"]
-    runs, threads = result["protocol"]["runs"], result["protocol"]["threads"]
-    source = f"{mode} protocol on {facts['cpu_model']} ({facts['fingerprint'][:12]}), {runs} runs, {threads} threads"
+    done, machine = result["protocol"], f"{facts['cpu_model']} ({facts['fingerprint'][:12]})"
+    source = f"{mode} protocol on {machine}, {done['runs']} runs, threads: {done['threads']}"
     return Cost(
         **{
             f"latency_{name}_ms": Figure(value=latency[f"{name}_ms"], how="measured", source=source)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Call = Mapping[str, np.ndarray]
 MODEL, FOUND = "model.onnx", "found.json"
 
-# 16-bit floats keep 11 bits: 60 dB an operation. 8-bit integers keep 8 or 7, and errors add up over the layers;
+# 16-bit floats keep 11 bits: 60 dB an operation. 8-bit integers keep 8 or 7, and errors add up over layers;
 # below 10 dB a tenth of the outputs' energy is noise. What that costs the task is the quality's subject.
 FLOOR_DB = {"half": 30.0, "quantize": 10.0}
 
@@ -201,7 +201,7 @@ def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
 
 
 def _title(steps: tuple[Step, ...]) -> str:
-    """`prune to 50 %, distill`: what the steps do, for the progress line and the cache's name of the stage."""
+    """`prune to 50 %, distill`: what the steps do, for the progress line and the cache's key."""
     return ", ".join(f"prune to {step.macs:.0%}" if step.step == "prune" else step.step for step in steps)
 
 

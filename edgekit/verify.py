@@ -22,7 +22,7 @@ Call = Mapping[str, np.ndarray]
 Outputs = Sequence[np.ndarray]
 
 FLOAT_FLOOR_DB = 50.0  # two float32 implementations of one network differ by rounding: 90 dB and more
-OPTIMISER_FLOOR_DB = 20.0  # integer kernels round differently from the reference, by less than a tenth
+OPTIMISER_FLOOR_DB = 10.0  # integer kernels round differently; weights quantized once more fall below 5 dB
 SAMPLES = 8
 
 

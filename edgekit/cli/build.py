@@ -23,8 +23,8 @@ def build(source: str, strict: bool, **options: Any) -> None:
     SOURCE is a task file (task.py), path.py:factory, package.module:factory, a model file (.onnx, .pt2,
     TorchScript, .safetensors or .pth with --model-factory), timm/NAME or torchvision/NAME.
 
-    Limits given here replace those of the target. The outcome is MET, PREDICTED, NOT MET or UNPROVEN; with the
-    last two the nearest bundle is written all the same and the exit status is 3.
+    Limits given here replace those of the target. The outcome is MET, PREDICTED, NOT MET or UNPROVEN; with
+    the last two the nearest bundle is written all the same and the exit status is 3.
 
     \b
     Example:

@@ -100,12 +100,20 @@ def _unread_aside(model: torch.nn.Module, inputs: Tensors) -> dict[str, list[str
     for name, layer in model.named_modules():
         if not isinstance(layer, heavy_types()) or layer in fixed or layer not in graph.module2node:
             continue
-        group = graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, [0])
+        group = _group(graph, layer)
         touched = [item.dep.target.module for item in group]
         if _is_read(graph, group) and not fixed.intersection(touched):
             writers = [i.dep.target.module for i in group if graph.is_out_channel_pruning_fn(i.dep.handler)]
             found[name] = [names[m] for m in writers if isinstance(m, heavy_types())]
     return {name: [other for other in group if other in found] for name, group in found.items()}
+
+
+def _group(graph: Any, layer: torch.nn.Module) -> list[Any]:
+    """What loses channels with a layer; nothing where torch-pruning cannot follow them (into a GRU, say)."""
+    try:
+        return list(graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, [0]))
+    except Exception:  # noqa: BLE001 - of any kind, an IndexError mostly
+        return []
 
 
 def _is_read(graph: Any, group: Any) -> bool:

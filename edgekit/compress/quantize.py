@@ -153,14 +153,17 @@ def choose(attempts: Sequence[Attempt], max_drop: float | None) -> tuple[onnx.Mo
     """
     inside = [a for a in attempts if max_drop is None or (a.route.drop or 0.0) <= max_drop]
     fastest = max((_speed(a) for a in inside), default=0.0)
-    rivals = [a for a in inside if _speed(a) >= fastest * SAME_SPEED] or list(attempts)
-    best = min(rivals, key=lambda a: (a.route.drop or 0.0, -_speed(a)))
-    if inside and fastest < LEAST_GAIN:
+    if fastest >= LEAST_GAIN:
+        rivals = [a for a in inside if _speed(a) >= max(LEAST_GAIN, fastest * SAME_SPEED)]
+        best, why = min(rivals, key=_loss_then_speed), "fastest inside the quality limit"
+    elif inside:
         best = max(inside, key=lambda a: (a.route.size_ratio or 1.0, _speed(a)))
+        why = "smallest, no faster than float"
+    else:
+        best = min(attempts, key=_loss_then_speed)
+        why = "loses least quality, yet more than the limit"
     routes = [
-        replace(
-            a.route, chosen=a is best, reason=_reason(a, best, inside=a in inside, any_inside=bool(inside))
-        )
+        replace(a.route, chosen=a is best, reason=why if a is best else _why_not(a, best, a in inside))
         for a in attempts
     ]
     return best.model, routes
@@ -170,19 +173,15 @@ def _speed(attempt: Attempt) -> float:
     return attempt.route.latency_ratio or 1.0
 
 
-def _reason(attempt: Attempt, best: Attempt, *, inside: bool, any_inside: bool) -> str:
-    if attempt is best and not any_inside:
-        return "loses least quality, yet more than the limit"
-    if attempt is best:
-        return (
-            "fastest inside the quality limit"
-            if _speed(best) >= LEAST_GAIN
-            else "smallest, no faster than float"
-        )
+def _loss_then_speed(attempt: Attempt) -> tuple[float, float]:
+    return attempt.route.drop or 0.0, -_speed(attempt)
+
+
+def _why_not(attempt: Attempt, best: Attempt, inside: bool) -> str:
     if not inside:
         return "loses more quality than the limit allows"
     if _speed(best) < LEAST_GAIN:
         return "no faster than float, and larger than the one kept"
-    if _speed(attempt) < _speed(best) * SAME_SPEED:
+    if _speed(attempt) < max(LEAST_GAIN, _speed(best) * SAME_SPEED):
         return f"slower: {_speed(attempt):.2f}x of float against {_speed(best):.2f}x"
     return "equally fast, loses more quality"

@@ -112,7 +112,7 @@ def judged(candidate: Tried, earlier: Sequence[Tried], budget: Cost) -> Tried:
 
 
 def _gains_nothing(candidate: Tried, earlier: Sequence[Tried]) -> str:
-    """Why a candidate that is slower than float is not shipped; empty where float is too large and it is not."""
+    """Why a candidate that is slower than float is not shipped; empty where a smaller one is needed."""
     ratio = candidate.speedup_here
     if ratio is None or ratio >= 1 or not earlier:
         return ""

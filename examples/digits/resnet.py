@@ -24,6 +24,7 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block's output, of shape (batch, channels_out, height / stride, width / stride)."""
         y = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
@@ -48,4 +49,5 @@ class ResNet(nn.Module):
         self.head = nn.Linear(channels, classes)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Scores of shape (batch, classes) for images of shape (batch, 3, height, width)."""
         return self.head(torch.flatten(self.pool(self.stages(self.stem(image))), 1))

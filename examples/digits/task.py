@@ -84,7 +84,8 @@ def train() -> ResNet:
 def model() -> ResNet:
     """The trained network; trained now if no copy made by this very code is in the cache."""
     sources = b"".join((Path(__file__).parent / name).read_bytes() for name in ("task.py", "resnet.py"))
-    weights = user_cache_path("edgekit") / "examples" / f"digits-{hashlib.sha256(sources).hexdigest()[:12]}.safetensors"
+    name = f"digits-{hashlib.sha256(sources).hexdigest()[:12]}.safetensors"
+    weights = user_cache_path("edgekit") / "examples" / name
     if weights.exists():
         network = ResNet()
         network.load_state_dict(load_file(weights))

@@ -166,3 +166,7 @@ def test_calls_are_spread_over_all_of_them(given_calls, most):
 
 def test_the_width_of_a_network_does_not_matter_to_the_routes():
     assert set(routes_for(built(TinyCnn(8), [noise(1, 1, 16, 16)])[1], calibrated=True)[0]) == set(ROUTES)
+
+
+def test_a_route_that_is_no_faster_than_float_is_no_rival_of_one_that_is():
+    assert kept([attempt("a", 1.05, 0.004), attempt("b", 1.01, 0.001)], 0.01) == "a"
