@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 demo: $(VENV)/.demo
 	$(BIN)/edgekit build examples/digits/task.py --target rpi4 -o dist/digits-rpi4
-	$(BIN)/edgekit bench dist/digits-rpi4 --quick
+	$(BIN)/edgekit bench dist/digits-rpi4
 
 test: $(VENV)/.test lint
 	tests/install-system-packages

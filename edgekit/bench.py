@@ -5,9 +5,7 @@ It is always edgekit's own runner that runs, in a process of its own: a bundle m
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,8 @@ from edgekit.bundle.archive import open_bundle
 from edgekit.bundle.check import check_files
 from edgekit.bundle.manifest import FILE, Manifest, read_manifest
 from edgekit.devices.local import run_own_runner
-from edgekit.errors import BadInput, OutsideFailure, VerificationFailed
+from edgekit.errors import BadInput, VerificationFailed
+from edgekit.files import written_whole
 
 Mode = Literal["quick", "standard", "strict"]
 Detail = Callable[[str], None]
@@ -123,14 +122,5 @@ def write_result(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutsideFailure: the file cannot be written.
     """
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path, todo="give another place with `--report`") as half:
         half.write_text(json.dumps(result, allow_nan=False) + "\n")
-        half.replace(path)
-    except OSError as error:
-        what = f"the result cannot be written: {error.strerror or error}"
-        raise OutsideFailure(what, where=str(path), todo="give another place with `--report`") from error
-    finally:
-        with contextlib.suppress(OSError):
-            half.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +11,16 @@ from typing import Any, Literal
 
 from edgekit.alternate import compare_artifacts
 from edgekit.bench import bench, measure_memory
+from edgekit.cache import digest_file
 from edgekit.cost import Cost, Figure
 from edgekit.graph.layers import describe
 from edgekit.plan.candidates import Candidate
 from edgekit.plan.cost_model import predict
 from edgekit.progress import Detail
-from edgekit.realise import Graph, Workshop, artifact, float_graph
+from edgekit.realise import FOUND, Graph, Workshop, artifact, float_graph, stage
 from edgekit.result import Quality, Tried
 from edgekit.shipping import pack, scratch_folder
+from edgekit.versions import versions
 
 # Peak memory of one inference process on aarch64 over x86-64, for the same file: 0.82 with onnxruntime, 1.0
 # with LiteRT (docs/decisions/memory.md). The room above is for what other kernels and allocators may add.
@@ -43,12 +47,14 @@ def realise(shop: Workshop, candidate: Candidate) -> Tried:
         parities=(*start.parities, *built.parities),
         routes=built.routes,
     )
-    with shop.progress.stage(f"measure {candidate.name}") as detail:
-        return _measured(shop, tried, candidate.recipe.threads or shop.target.threads, detail)
+    threads = candidate.recipe.threads or shop.target.threads
+    if shop.target.local:
+        return _on_device(shop, tried)
+    return _elsewhere(shop, tried, threads)
 
 
 def _certain(built: Graph) -> Cost:
-    """Size and quality: the same wherever the artifact runs."""
+    """Size, and the quality that the artifact has in this machine's runtime."""
     size = Figure(
         value=built.path.stat().st_size / 1e6, how="measured", source="bytes of the artifact on disk"
     )
@@ -72,32 +78,48 @@ def _quality_source(quality: Quality) -> str:
     return f"{judged}{samples}, the artifact run by onnxruntime on this machine"
 
 
-def _measured(shop: Workshop, tried: Tried, threads: int, detail: Detail) -> Tried:
-    """The candidate with what was measured here, and what that and the profile say of the target."""
-    target = shop.target
-    with scratch_folder() as folder:
+def _on_device(shop: Workshop, tried: Tried) -> Tried:
+    """The candidate measured on this machine, which is the device; anew each time, for it is the proof."""
+    with shop.progress.stage(f"measure {tried.name}") as detail, scratch_folder() as folder:
         bundle = folder / "bundle"
         pack(shop, tried, bundle)
         detail("memory, in a process of its own")
-        memory = _memory(measure_memory(bundle))
-        if target.local:
-            cost = tried.cost | memory | _bench(shop, bundle, detail)
-            return replace(tried, cost=cost, speedup_here=_speedup(shop, tried))
+        memory = _memory(measure_memory(bundle)["peak_rss_mb"])
+        cost = tried.cost | memory | _bench(shop, bundle, detail)
+        detail("speed against the float network, in turns")
+        return replace(tried, cost=cost, speedup_here=_speedup(shop, tried))
+
+
+def _elsewhere(shop: Workshop, tried: Tried, threads: int) -> Tried:
+    """The candidate with what was measured here, and what that and the profile say of the target.
+
+    The measurements are kept in the cache: the same input gives the same bundle.
+    """
+    target, path = shop.target, shop.artifacts[tried.name]
+    key = {"artifact": digest_file(path), "machine": shop.machine, "versions": versions()}
+
+    def make(folder: Path, detail: Detail) -> None:
+        pack(shop, tried, folder / "bundle")
+        detail("memory, in a process of its own")
+        memory = measure_memory(folder / "bundle")["peak_rss_mb"]
+        shutil.rmtree(folder / "bundle")
+        detail("speed against the float network, in turns")
+        found = {"peak_rss_mb": memory, "speedup": _speedup(shop, tried)}
+        (folder / FOUND).write_text(json.dumps(found))
+
+    found = json.loads((stage(shop, f"measure {tried.name}", key, make) / FOUND).read_text())
+    here = _memory(found["peak_rss_mb"])
     layers = describe(shop.load(tried), shop.example).layers
     foreseen = predict(layers, target.profile, runtime=target.runtimes[0], threads=threads)
-    detail("speed against the float network, in turns")
-    return replace(
-        tried,
-        cost=foreseen | _carried_over(memory) | tried.cost,
-        here=memory,
-        speedup_here=_speedup(shop, tried),
-    )
+    cost = foreseen | _carried_over(here) | tried.cost
+    return replace(tried, cost=cost, here=here, speedup_here=found["speedup"])
 
 
-def _memory(found: Mapping[str, Any]) -> Cost:
-    peak = found["peak_rss_mb"]
+def _memory(peak: float | None) -> Cost:
+    if peak is None:
+        return Cost()
     source = "peak resident memory of a process that loads and runs the artifact, on this machine"
-    return Cost(peak_memory_mb=peak and Figure(value=peak, how="measured", source=source))
+    return Cost(peak_memory_mb=Figure(value=peak, how="measured", source=source))
 
 
 def _carried_over(here: Cost) -> Cost:

@@ -157,7 +157,7 @@ def float_graph(shop: Workshop, recipe: Recipe) -> Graph:
         found.parities.append(_check_float(network, model, shop))
         _keep(folder, model, found)
 
-    return _stage(shop, title, key, make)
+    return _graph_stage(shop, title, key, make)
 
 
 def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
@@ -197,7 +197,7 @@ def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
         found.routes = context.routes
         _keep(folder, model, found)
 
-    return _stage(shop, title, key, make)
+    return _graph_stage(shop, title, key, make)
 
 
 def _title(steps: tuple[Step, ...]) -> str:
@@ -226,14 +226,10 @@ def _context(shop: Workshop, detail: Detail) -> Context:
     )
 
 
-def _stage(shop: Workshop, title: str, key: Mapping[str, Any], make: Callable[[Path, Detail], None]) -> Graph:
-    """Take a stage's result from the cache, or run it under its progress line."""
-    folder = shop.cache.find(title, key)
-    if folder is not None:
-        shop.progress.say(f"[green]✓[/green] {title} [dim]from the cache[/dim]")
-    else:
-        with shop.progress.stage(title) as detail:
-            folder = shop.cache.make(title, key, lambda folder: make(folder, detail))
+def _graph_stage(
+    shop: Workshop, title: str, key: Mapping[str, Any], make: Callable[[Path, Detail], None]
+) -> Graph:
+    folder = stage(shop, title, key, make)
     found = json.loads((folder / FOUND).read_text())
     return Graph(
         path=folder / MODEL,
@@ -242,6 +238,16 @@ def _stage(shop: Workshop, title: str, key: Mapping[str, Any], make: Callable[[P
         quality=Quality(**found["quality"]) if found["quality"] else None,
         notes=tuple(found["notes"]),
     )
+
+
+def stage(shop: Workshop, title: str, key: Mapping[str, Any], make: Callable[[Path, Detail], None]) -> Path:
+    """The folder of a stage's files: from the cache, or made now under a progress line."""
+    folder = shop.cache.find(title, key)
+    if folder is not None:
+        shop.progress.say(f"[green]✓[/green] {title} [dim]from the cache[/dim]")
+        return folder
+    with shop.progress.stage(title) as detail:
+        return shop.cache.make(title, key, lambda folder: make(folder, detail))
 
 
 def _keep(folder: Path, model: onnx.ModelProto, found: _Found) -> None:

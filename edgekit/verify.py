@@ -35,7 +35,9 @@ def run_torch(network: torch.nn.Module, calls: Iterable[Call]) -> list[list[np.n
     with torch.no_grad():
         for call in calls:
             leaves = pytree.tree_leaves(network(*(torch.from_numpy(array.copy()) for array in call.values())))
-            results.append([leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)])
+            tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            # numpy has no bfloat16; float32 holds each of its values.
+            results.append([(t.float() if t.dtype == torch.bfloat16 else t).numpy() for t in tensors])
     return results
 
 

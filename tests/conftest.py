@@ -62,3 +62,9 @@ def tiny_cnn():
 def tiny_graph(tiny_cnn):
     """The float graph of `tiny_cnn`; no test may change it."""
     return convert(tiny_cnn.model, tiny_cnn, opset=20, ir_version=10)[0]
+
+
+@pytest.fixture(autouse=True)
+def short_comparisons(monkeypatch):
+    """No test asserts a speed, so the routes are timed for the fewest rounds only."""
+    monkeypatch.setattr("edgekit.alternate.EACH_S", 0.1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import os
 import tarfile
 import tempfile
 import zlib
@@ -18,6 +17,7 @@ from typing import BinaryIO
 
 from edgekit.bundle.manifest import FILE, confine, file_name, read_manifest
 from edgekit.errors import BadInput, OutsideFailure, first_line
+from edgekit.files import written_whole
 
 SUFFIX = ".tar.gz"
 MOST_FILES = 1100
@@ -40,18 +40,9 @@ def write_archive(bundle: Path, path: Path) -> None:
     names = sorted([FILE, *manifest.files])
     if path.is_dir():
         raise BadInput("is a folder, and the archive is a file", where=str(path))
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with half.open("wb") as file, _new_tar(file) as tar:
-            for name in names:
-                _add(tar, confine(bundle, name), f"{manifest.name}/{name}")
-        half.replace(path)
-    except OSError as error:
-        what = f"the archive cannot be written: {error.strerror or error}"
-        raise OutsideFailure(what, where=str(path), todo="make room there or choose another place") from error
-    finally:
-        half.unlink(missing_ok=True)
+    with written_whole(path) as half, half.open("wb") as file, _new_tar(file) as tar:
+        for name in names:
+            _add(tar, confine(bundle, name), f"{manifest.name}/{name}")
 
 
 @contextlib.contextmanager

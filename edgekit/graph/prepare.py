@@ -37,13 +37,15 @@ def prepare(model: onnx.ModelProto, *, opset: int, ir_version: int) -> tuple[onn
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     notes = []
+    _drop_weights_from_inputs(prepared.graph)
+    # Before version 4 of the file format weights had to be inputs too, and the converter insists on it.
+    prepared.ir_version = max(prepared.ir_version, 4)
     found = opset_of(prepared)
     if found < LEAST_OPSET or found > opset:
         prepared, note = _convert(prepared, max(LEAST_OPSET, min(found, opset)))
         notes.append(note)
     if folded := fold_constants(prepared.graph):
         notes.append(f"{folded} weights moved from Constant nodes into initializers")
-    _drop_weights_from_inputs(prepared.graph)
     del prepared.graph.value_info[:]
     prepared.ir_version = min(prepared.ir_version, ir_version)
     return prepared, notes

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import OutsideFailure
+from edgekit.files import written_whole
 from edgekit.report.bench_page import bench_page
 from edgekit.report.build_page import build_page
 from edgekit.result import BuildResult
@@ -38,15 +36,5 @@ def write_bench_report(result: Mapping[str, Any], manifest: Mapping[str, Any], p
 
 
 def _write(path: Path, content: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    half = path.with_name(f".{path.name}.{os.getpid()}.half")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as half:
         half.write_text(content, encoding="utf-8")
-        half.replace(path)
-    except OSError as error:
-        what = f"the report cannot be written: {error.strerror or error}"
-        raise OutsideFailure(what, where=str(path), todo="free the place or choose another path") from error
-    finally:
-        with contextlib.suppress(OSError):
-            half.unlink(missing_ok=True)

@@ -111,17 +111,22 @@ def _export_torchscript(network: torch.nn.Module, task: Task, opset: int) -> onn
     import torch
 
     buffer: Any = io.BytesIO()  # taken by the exporter, though its annotation says otherwise
-    outputs = {name: {0: "batch"} for name in task.output_names if _asked(task.inputs)}
     torch.onnx.export(
         network,
         _example(task),
         buffer,
         dynamo=False,
         opset_version=min(opset, TORCHSCRIPT_OPSET),
-        dynamic_axes={**_asked(task.inputs), **outputs},
+        dynamic_axes=_asked(task.inputs),
         **_names(task),
     )
-    return onnx.load_model_from_string(buffer.getvalue())
+    model = onnx.load_model_from_string(buffer.getvalue())
+    if _asked(task.inputs):
+        # The exporter declares the sizes of the example, for outputs that follow a dynamic axis too.
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")
+        model = onnx.shape_inference.infer_shapes(model)
+    return model
 
 
 def _names(task: Task) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_figures_are_shown_even_if_the_report_cannot_be_written(bundle):
     done = run_edgekit("bench", bundle, "--quick", "--report", "/proc/edgekit/page.html")
     assert "latency p50" in done.stdout
     assert done.returncode == 4
-    assert "the report cannot be written" in done.stderr
+    assert "cannot be written" in done.stderr
 
 
 @pytest.mark.parametrize(

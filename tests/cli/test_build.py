@@ -82,10 +82,10 @@ def test_a_second_build_takes_every_stage_from_the_cache_says_so_and_gives_the_s
         EDGEKIT_CACHE=cache,
     )
     assert "from the cache" in done.stdout
-    assert "quantize, judge from the cache" in done.stderr
-    first = folder / "dist" / "small-rpi4"
-    assert (again / "model.onnx").read_bytes() == (first / "model.onnx").read_bytes()
-    assert (again / "golden.npz").read_bytes() == (first / "golden.npz").read_bytes()
+    stages = [line for line in done.stderr.splitlines() if line.startswith("✓") and "load" not in line]
+    assert all("from the cache" in line for line in stages if "package" not in line)
+    first = (folder / "dist" / "small-rpi4.tar.gz").read_bytes()
+    assert again.with_name("small-rpi4.tar.gz").read_bytes() == first
 
 
 def test_a_recipe_is_replayed_without_a_search(built, cache, tmp_path):
@@ -317,7 +317,8 @@ def test_ctrl_c_leaves_nothing_half_written_and_a_rerun_goes_on(tmp_path):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
-    assert process.wait(timeout=60) == 130, rest
+    # Python ends itself by the signal where the interrupt passed through exec(); a shell says 130 to both.
+    assert process.wait(timeout=60) in (130, -signal.SIGINT), rest
     assert "interrupted" in rest
     assert "Traceback" not in rest
     assert not (tmp_path / "dist").exists()

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from networks import DsCnn, Recurrent, TinyCnn, UNet, calls_of, noise, task_of
+from torch import nn
+
+from edgekit.compress.half import Half
+from edgekit.compress.int8_routes import quantize_static
+from edgekit.compress.prune import count_macs
+from edgekit.graph.layers import describe
+from edgekit.runtimes.onnxruntime import convert
+
+CASES = {
+    "residual": (TinyCnn(), noise(1, 1, 16, 16)),
+    "depthwise": (DsCnn(), noise(1, 1, 49, 10)),
+}
+
+
+def described(network, example, change=lambda model, _task: model):
+    task = task_of(network, [example])
+    model = change(convert(network, task, opset=20, ir_version=10)[0], task)
+    return describe(model, calls_of(task, 1)[0])
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_the_work_is_what_torch_counts(kind):
+    network, example = CASES[kind]
+    found = described(network, example)
+    assert found.macs == count_macs(network.eval(), (torch.from_numpy(example),))
+    folded = sum(
+        p.numel() for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) for p in m.parameters()
+    )
+    assert found.params >= folded
+
+
+def test_kernel_families_are_told_apart():
+    kinds = {layer.kind for layer in described(*CASES["depthwise"]).layers if layer.macs}
+    assert kinds == {"dense", "depthwise", "pointwise", "gemm"}
+    assert {layer.kind for layer in described(Recurrent(nn.LSTM), noise(1, 20, 16)).layers} >= {
+        "recurrent",
+        "gemm",
+    }
+
+
+def test_a_transposed_convolution_is_counted_by_its_input():
+    up = next(layer for layer in described(UNet(), noise(1, 3, 32, 32)).layers if layer.op == "ConvTranspose")
+    assert up.macs == 32 * 16 * 16 * 16 * 2 * 2
+
+
+def test_activations_that_the_runtime_fuses_are_no_layers():
+    assert "Relu" not in {layer.op for layer in described(*CASES["residual"]).layers}
+
+
+def test_the_precision_is_what_the_kernel_computes_in():
+    def int8(model, task):
+        return quantize_static(model, calls_of(task), reduce_range=False)
+
+    def half(model, task):
+        return Half().apply(model, task, None)
+
+    for change, precision in ((int8, "int8"), (half, "float16")):
+        layers = described(*CASES["residual"], change).layers
+        assert {layer.precision for layer in layers if layer.kind == "dense"} == {precision}
+
+
+def test_the_most_memory_is_that_of_the_largest_neighbours():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = nn.Linear(10, 1000), nn.Linear(1000, 10)
+
+        def forward(self, x):
+            return self.down(self.up(x).sigmoid())
+
+    assert described(Wide(), noise(1, 10)).activation_peak == 2 * 1000 * np.dtype(np.float32).itemsize

