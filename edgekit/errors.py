@@ -60,7 +60,11 @@ def clean(value: object) -> str:
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """The first line that says something of another library's exception, at most `limit` characters."""
+    """The first line that says something of another library's exception, at most `limit` characters.
+
+    Where the text is a traceback itself, as TorchScript's are, that is its last line.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+    is_traceback = any("(most recent call last)" in line for line in lines)
+    text = lines[-1 if is_traceback else 0] if lines else type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -54,7 +54,8 @@ class Prune(BaseModel):
         except BadInput:
             raise
         except Exception as error:
-            raise BadInput(f"cannot be pruned: {first_line(error)}", where=f"prune {task.name}") from error
+            reason = f"torch-pruning cannot follow its channels ({first_line(error)})"
+            raise BadInput(reason, where=f"prune {task.name}") from error
 
     def _search(
         self, model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], step: int, context: Context

@@ -158,7 +158,8 @@ def choose(attempts: Sequence[Attempt], max_drop: float | None) -> tuple[onnx.Mo
         best, why = min(rivals, key=_loss_then_speed), "fastest inside the quality limit"
     elif inside:
         best = max(inside, key=lambda a: (a.route.size_ratio or 1.0, _speed(a)))
-        why = "smallest, no faster than float"
+        smaller = (best.route.size_ratio or 1.0) > 1
+        why = "smallest, no faster than float" if smaller else "neither faster nor smaller than float"
     else:
         best = min(attempts, key=_loss_then_speed)
         why = "loses least quality, yet more than the limit"

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from edgekit.graph.run import observe
+from edgekit.graph.unfold import unfold
 
 Kind = Literal[
     "dense", "pointwise", "depthwise", "grouped", "gemm", "recurrent", "elementwise", "layout", "other"
@@ -83,6 +84,8 @@ class Description:
 def describe(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> Description:
     """Describe the graph by running it once, so that shapes are the real ones.
 
+    Of an If node the branch that this call takes is described; a Loop or Scan is one layer.
+
     Args:
         model: left as it was.
         inputs: one call.
@@ -90,8 +93,9 @@ def describe(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> Descri
     Raises:
         BadInput: the graph does not run on these inputs.
     """
-    graph = model.graph
-    values = {**observe(model, inputs), **inputs}
+    flat = unfold(model, inputs)
+    graph = flat.graph
+    values = {**observe(flat, inputs), **inputs}
     sizes = {name: value.nbytes for name, value in values.items()}
     shapes = {name: value.shape for name, value in values.items()}
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -99,7 +103,7 @@ def describe(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> Descri
     return Description(
         layers=_layers(graph, shapes, weights),
         activation_peak=_activation_peak(graph, sizes),
-        params=count_params(graph),
+        params=count_params(model.graph),
     )
 
 

@@ -17,6 +17,7 @@ import onnxruntime as ort
 from edgekit.errors import BadInput, first_line
 
 Arrays = Mapping[str, np.ndarray]
+AT_INPUTS = "the model, at these inputs"  # where a call fails of a graph that was opened
 
 
 def open_session(
@@ -80,7 +81,7 @@ def run(session: ort.InferenceSession, inputs: Arrays) -> list[np.ndarray]:
     Raises:
         BadInput: the inputs do not fit the graph, or a node fails on them.
     """
-    with refused("the model, at these inputs"):
+    with refused(AT_INPUTS):
         return [np.asarray(output) for output in session.run(None, dict(inputs))]
 
 
@@ -109,6 +110,6 @@ def observe(
     # No type is given: onnxruntime infers it, and the file's own declarations may be wrong.
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     session = open_session(exposed, optimise=False)
-    with refused("the model, at these inputs"):
+    with refused(AT_INPUTS):
         values = session.run(wanted, dict(inputs))
     return {name: value for name, value in zip(wanted, values, strict=True) if isinstance(value, np.ndarray)}

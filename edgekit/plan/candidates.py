@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import onnx
 
@@ -14,7 +16,7 @@ from edgekit.compress.prune import Prune
 from edgekit.compress.quantize import Quantize
 from edgekit.cost import Cost
 from edgekit.graph.layers import Layer
-from edgekit.graph.prepare import is_quantized
+from edgekit.graph.prepare import graphs, is_quantized
 from edgekit.plan.cost_model import predict
 from edgekit.plan.recipe import Recipe, Step
 from edgekit.target import Target
@@ -47,12 +49,14 @@ class Offer:
         quantizable: at least one int8 route fits the graph.
         prunable: there is training data, and a torch module whose channels can be removed.
         why_not: one line for each kind of step that is not offered.
+        precision: the type of most of the network's weights.
     """
 
     quantized: bool
     quantizable: bool
     prunable: bool
     why_not: tuple[str, ...] = ()
+    precision: str = "float32"
 
 
 def offer_for(task: Task, graph: onnx.ModelProto) -> Offer:
@@ -65,12 +69,32 @@ def offer_for(task: Task, graph: onnx.ModelProto) -> Offer:
     if is_quantized(graph):
         why = "the network is quantized already and is left alone: only its conversion is tried"
         return Offer(quantized=True, quantizable=False, prunable=False, why_not=(why,))
+    precision = _weight_type(graph)
     routes, reason = routes_for(graph, calibrated=task.calibration is not None)
+    if precision != "float32":
+        routes, reason = [], f"it starts from float32 weights, and these are {precision}"
     why_not = [f"int8 is {'limited' if routes else 'not offered'}: {reason}"] if reason else []
     cannot_prune = _why_not_prune(task)
     if cannot_prune:
         why_not.append(f"pruning is not offered: {cannot_prune}")
-    return Offer(quantized=False, quantizable=bool(routes), prunable=not cannot_prune, why_not=tuple(why_not))
+    return Offer(
+        quantized=False,
+        quantizable=bool(routes),
+        prunable=not cannot_prune,
+        why_not=tuple(why_not),
+        precision=precision,
+    )
+
+
+def _weight_type(model: onnx.ModelProto) -> str:
+    """The type of most weights, by elements; float32 where there are none."""
+    found: Counter[str] = Counter({"float32": 0})
+    for graph in graphs(model.graph):
+        for tensor in graph.initializer:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            if dtype.name in ("float32", "float16", "float64", "bfloat16"):
+                found[dtype.name] += prod(tensor.dims)
+    return found.most_common(1)[0][0]
 
 
 def _why_not_prune(task: Task) -> str:
@@ -87,6 +111,8 @@ def candidates(target: Target, offer: Offer) -> list[Candidate]:
     """The network as it is, float16 where the profile gains, int8, and ever narrower networks in int8."""
     if offer.quantized:
         return [Candidate(name="as given", recipe=Recipe())]
+    if offer.precision != "float32":
+        return [Candidate(name=offer.precision, recipe=Recipe())]
     found = [Candidate(name="float32", recipe=Recipe(), precision="float32")]
     if target.profile.fp16_gain > 1:
         found.append(Candidate(name="float16", recipe=Recipe(steps=(Half(),)), precision="float16"))

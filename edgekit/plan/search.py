@@ -11,6 +11,8 @@ from edgekit.plan.candidates import Candidate
 from edgekit.result import Tried
 
 FITS: tuple[Status, ...] = ("MET", "PREDICTED")
+SPACE = ("size_mb", "peak_memory_mb")
+LEAST_SAVING = 0.02  # what a file or a process is smaller by before it is worth a slower network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,15 +118,17 @@ def _gains_nothing(candidate: Tried, earlier: Sequence[Tried]) -> str:
     ratio = candidate.speedup_here
     if ratio is None or ratio >= 1 or not earlier:
         return ""
-    smaller_is_needed = any(
-        verdict.status != "MET" and verdict.name in ("size_mb", "peak_memory_mb")
-        for verdict in earlier[0].verdicts
-    )
-    if smaller_is_needed:
+    needed = [v.name for v in earlier[0].verdicts if v.status not in FITS and v.name in SPACE]
+    if any(_is_smaller(candidate.cost, earlier[0].cost, name) for name in needed):
         return ""
     return (
         f"not chosen: {1 / ratio:.2f} times slower than the float network, measured in turns on this machine"
     )
+
+
+def _is_smaller(cost: Cost, before: Cost, name: str) -> bool:
+    now, was = getattr(cost, name), getattr(before, name)
+    return bool(now and was and now.value <= was.value * (1 - LEAST_SAVING))
 
 
 def _fits(candidate: Tried) -> bool:

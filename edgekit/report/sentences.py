@@ -72,8 +72,12 @@ def basis(result: BuildResult) -> list[str]:
     if (True, "predicted") in ways:
         todo = ": to measure it, run `python run.py --bench` in the bundle there" if result.bundle else ""
         lines.append(f"latency comes from the cost model of profile {where}{todo}")
-    if (False, "predicted") in ways:
-        lines.append(f"size, memory or quality is in part predicted, not measured on {where}")
+    others = [
+        name for name, figure in tried.cost.known() if figure.how == "predicted" and "latency" not in name
+    ]
+    if others:
+        labels = listed([limit_label(name, quality_kind(tried)) for name in others])
+        lines.append(f"{labels} {'is' if len(others) == 1 else 'are'} predicted too, not measured on {where}")
     if (True, "emulated") in ways or (False, "emulated") in ways:
         lines.append(f"some figures come from an emulated {where}, where time is not real")
     return lines

@@ -154,7 +154,7 @@ def _example(task: Task) -> tuple[torch.Tensor, ...]:
         return array
 
     return tuple(
-        torch.from_numpy(np.ascontiguousarray(widen(array, spec)).copy())
+        torch.from_numpy(np.array(widen(array, spec), order="C"))  # a scalar stays one
         for array, spec in zip(task.example, task.inputs, strict=True)
     )
 

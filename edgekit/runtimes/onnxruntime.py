@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from edgekit.errors import BadInput, first_line
+from edgekit.graph.declared import declare_outputs
 from edgekit.graph.names import name_nodes
 from edgekit.graph.prepare import own_outputs, prepare, random_node
 from edgekit.hushed import hushed
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from edgekit.task.record import Task
+
+LARGER = 1.1
 
 
 def convert(
@@ -48,6 +51,7 @@ def convert(
         )
     model = simplify(model, notes)
     own_outputs(model.graph)
+    declare_outputs(model, [(spec.name, spec.shape) for spec in task.inputs], task.example)
     return model, notes
 
 
@@ -63,6 +67,10 @@ def simplify(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
         onnx.checker.check_model(slim)
     except Exception as error:  # noqa: BLE001 - the simplifier is a courtesy; the graph is right without it
         notes.append(f"not simplified: {first_line(error)}")
+        return model
+    if slim.ByteSize() > LARGER * model.ByteSize():
+        # It copies weights that several nodes share into each branch of an If.
+        notes.append("not simplified: the simplifier made it larger")
         return model
     if _interface(slim) != _interface(model):
         notes.append("not simplified: the simplifier changed the inputs or outputs")

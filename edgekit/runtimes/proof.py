@@ -67,7 +67,10 @@ def _difference(expected: list[np.ndarray], found: list[np.ndarray]) -> str | No
     shapes = [[array.shape for array in arrays] for arrays in (expected, found)]
     if shapes[0] != shapes[1]:
         return f"the graph gives outputs of shapes {shapes[1]}, the network {shapes[0]}"
+    any_float = any(array.dtype.kind == "f" for array in expected)
     for index, (want, got) in enumerate(zip(expected, found, strict=True)):
+        if any_float and want.dtype.kind != "f":
+            continue  # class numbers: a tie may fall either way
         if (ratio := snr_db([want], [got])) < FLOAT_FLOOR_DB:
             return f"output {index} of the graph agrees with the network's to {ratio:.0f} dB only"
     return None
@@ -86,5 +89,8 @@ def _trials(task: Task) -> Iterator[tuple[str, Call]]:
         doubled = _call(task)
         for spec in task.inputs:
             for axis in [axis for axis, size in enumerate(spec.shape) if size == axis_name]:
-                doubled[spec.name] = np.repeat(doubled[spec.name], 2, axis)
+                array = doubled[spec.name]
+                # Not the same values twice: the order of a sort would then be open.
+                more = array * 0.75 if array.dtype.kind == "f" else array
+                doubled[spec.name] = np.concatenate([array, more.astype(array.dtype)], axis)
         yield f"with the axis `{axis_name}` doubled", doubled

@@ -20,10 +20,11 @@ SUFFIXES = {
     ".pt": "torch",
     ".pth": "torch",
     ".ts": "torch",
+    ".jit": "torch",
 }
 ACCEPTED = (
     "a task file `task.py`, `path.py:factory`, `package.module:factory`, a file that ends in "
-    ".onnx, .pt2, .safetensors, .pt, .pth or .ts, `timm/NAME` or `torchvision/NAME`"
+    ".onnx, .pt2, .safetensors, .pt, .pth, .ts or .jit, `timm/NAME` or `torchvision/NAME`"
 )
 
 Kind = Literal["torch.export", "TorchScript", "pickle"]
@@ -33,7 +34,7 @@ def read_model_file(path: Path, *, model_factory: str | None, trust_pickle: bool
     """Read a model from a file, whatever its format.
 
     Args:
-        path: the file; its suffix says what it is, for `.pt`, `.pth` and `.ts` its content does.
+        path: the file; its suffix says what it is, for `.pt`, `.pth`, `.ts` and `.jit` its content does.
         model_factory: `path.py:function` that makes the network when the file holds only its weights.
         trust_pickle: open a pickle that holds code.
 

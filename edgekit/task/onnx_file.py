@@ -116,6 +116,12 @@ def read_inputs(model: onnx.ModelProto, where: str) -> tuple[Argument, ...]:
         raise BadInput("the graph has no inputs", where=where)
     for value in model.graph.output:
         _check_tensor("output", value, where)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
+            raise BadInput(
+                f"output `{value.name}` holds text, only numbers are given",
+                where=where,
+                todo="export the model without it",
+            )
     return inputs
 
 
@@ -127,7 +133,8 @@ def _read_input(value: onnx.ValueInfoProto, where: str) -> Argument:
     except KeyError as error:
         raise BadInput(f"input `{value.name}` has no element type", where=where) from error
     if dtype.kind not in "fiub":
-        raise BadInput(f"input `{value.name}` is of type {dtype.name}, only numbers are taken", where=where)
+        shown = "text" if dtype.kind == "O" else dtype.name
+        raise BadInput(f"input `{value.name}` is of type {shown}, only numbers are taken", where=where)
     shape = tuple(_read_axis(axis) for axis in tensor.shape.dim) if tensor.HasField("shape") else None
     return Argument(name=value.name, shape=shape, dtype=dtype.name)
 

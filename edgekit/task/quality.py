@@ -58,7 +58,7 @@ def judge_original(model: onnx.ModelProto, task: Task) -> Original:
     for index, arrays in enumerate(outputs):
         if any(array.dtype.kind == "f" and bool(np.isnan(array).any()) for array in arrays):
             raise BadInput(f"the model gives NaN on calibration call {index}", where=task.name)
-    classifies = is_classifier(model, outputs[0])
+    classifies = is_classifier(model, outputs[0]) and _tells_apart(outputs)
     samples = sum(len(arrays[0]) for arrays in outputs) if classifies else len(outputs)
     kind, score_value = (AGREEMENT, 1.0) if classifies else (SIGNAL, math.inf)
     quality = Quality(kind=kind, score=score_value, drop=0.0, samples=samples)
@@ -117,6 +117,11 @@ def _outputs(model: onnx.ModelProto, task: Task, number: int) -> tuple[Arrays, .
     names = [spec.name for spec in task.inputs]
     calls = (task.calibration or ())[:number]
     return tuple(tuple(run(session, dict(zip(names, call, strict=True)))) for call in calls)
+
+
+def _tells_apart(outputs: Sequence[Arrays]) -> bool:
+    """Whether the samples have more than one first class: else to agree on it says nothing."""
+    return len(np.unique(np.concatenate([arrays[0] for arrays in outputs]).argmax(1))) > 1
 
 
 def _agreement(original: Sequence[Arrays], outputs: Sequence[Arrays]) -> float:

@@ -2,8 +2,8 @@
 
 A size is a number, or a word that names a dynamic axis. `word@16` says which size the example call has along
 it; without that it is 1, or what an ONNX file or the calibration data say. Between two words the first one's
-size must be written, `batch@1xtime@16`, for a word may hold the letter x itself. `scalar` is a shape without
-axes.
+size must be written, `batch@1xtime@16`: a word with an x inside is refused, for it may be two. `scalar` is a
+shape without axes.
 """
 
 from __future__ import annotations
@@ -77,12 +77,24 @@ def _parse_sizes(text: str, where: str) -> tuple[tuple[int | None, ...], dict[in
         if word is None and SIZE.fullmatch(part) is None:
             raise BadInput(f"`{part}` is not a size", where=where, todo=HOW)
         if word is not None:
-            words[axis] = word["word"]
+            words[axis] = _only_one(word["word"], where)
         number = part if word is None else word["size"]
         if number is not None and int(number) == 0:
             raise BadInput("a size is 0", where=where, todo="give sizes of 1 or more")
         sizes.append(int(number) if number is not None else None)
     return tuple(sizes), words
+
+
+def _only_one(word: str, where: str) -> str:
+    """The word, unless it may as well be two with an x between them."""
+    first, between, second = word.partition("x")
+    if first and between and second:
+        raise BadInput(
+            f"`{word}` may be one axis or two",
+            where=where,
+            todo=f"write `{first}@1x{second}` for two, or choose a word without an x inside for one",
+        )
+    return word
 
 
 def parse_shapes(texts: Sequence[str]) -> tuple[ShapeOption, ...]:

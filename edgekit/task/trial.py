@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from edgekit.errors import BadInput, EdgekitError, first_line
-from edgekit.graph.run import open_session, run
+from edgekit.graph.run import AT_INPUTS, open_session, run
 from edgekit.task.call import call_module
 from edgekit.task.inputs import Call, show_specs
 from edgekit.task.usercode import find_frame
@@ -28,7 +28,8 @@ def try_model(model: torch.nn.Module | onnx.ModelProto, call: Call, where: str) 
     try:
         outputs = _run(model, call)
     except EdgekitError as error:
-        raise BadInput(error.what, where=where, todo=error.todo or _advise(call)) from error
+        made_up = error.where == AT_INPUTS and _advise(call)
+        raise BadInput(error.what, where=where, todo=error.todo or made_up or None) from error
     except Exception as error:
         raise BadInput(
             f"the model fails on the example inputs ({shown}): {type(error).__name__}: {first_line(error)}",

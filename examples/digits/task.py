@@ -2,13 +2,14 @@
 
     edgekit build examples/digits/task.py --target rpi4
 
-The network is trained at the first use (about a minute of one core) and kept in the user's cache folder.
+The network is trained at the first use (about twenty seconds of one core) and kept in the user's cache folder.
 The 450 test digits are seen by `evaluate` alone: neither training nor calibration touches them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 TEST = 450
-EPOCHS = 14
+EPOCHS = 8
 
 
 @cache
@@ -67,6 +68,8 @@ class Augmented:
 def train() -> ResNet:
     """Train from scratch: SGD with Nesterov momentum on a one-cycle schedule."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for one another are slower than one on a busy machine
     network = ResNet().to(memory_format=torch.channels_last)  # 1.8 times faster on a CPU
     batches = Augmented()
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -78,6 +81,7 @@ def train() -> ResNet:
             loss.backward()
             optimizer.step()
             schedule.step()
+    torch.set_num_threads(threads)
     return network.to(memory_format=torch.contiguous_format)
 
 
@@ -85,7 +89,7 @@ def model() -> ResNet:
     """The trained network; trained now if no copy made by this very code is in the cache."""
     sources = b"".join((Path(__file__).parent / name).read_bytes() for name in ("task.py", "resnet.py"))
     name = f"digits-{hashlib.sha256(sources).hexdigest()[:12]}.safetensors"
-    weights = user_cache_path("edgekit") / "examples" / name
+    weights = Path(os.environ.get("EDGEKIT_CACHE") or user_cache_path("edgekit")) / "examples" / name
     if weights.exists():
         network = ResNet()
         network.load_state_dict(load_file(weights))

@@ -164,6 +164,17 @@ def test_a_file_that_is_quantized_already_is_left_alone_and_said_so(built, cache
     assert any("quantized already and is left alone" in warning for warning in result["warnings"])
 
 
+def test_without_any_data_the_unchanged_network_is_known_to_lose_nothing(cache, tmp_path):
+    write_model(tmp_path)
+    done = edgekit("build", "model.onnx", "-t", "rpi4", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
+    result = json.loads(done.stdout)
+    drop = result["tried"][0]["cost"]["drop"]
+    assert result["outcome"] == "PREDICTED"
+    assert drop["value"] == 0
+    assert "the network is unchanged" in drop["source"]
+    assert result["tried"][0]["quality"]["kind"] == "none"
+
+
 def test_a_plan_shows_the_candidates_and_writes_nothing(cache, tmp_path):
     done = edgekit("plan", SMALL, "-t", "rpi4", cwd=tmp_path, EDGEKIT_CACHE=cache)
     assert "nothing was built" in done.stdout

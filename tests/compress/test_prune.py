@@ -163,3 +163,32 @@ def test_distillation_brings_back_what_pruning_cost(tiny_cnn):
     whole, before, after = map(accuracy, graphs)
     assert before < whole - 0.1
     assert after > whole - 0.05
+
+
+def test_channels_that_torch_pruning_loses_track_of_are_refused_in_one_line():
+    class Split(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 32, 3), nn.Linear(32, 4)
+
+        def forward(self, x):
+            left, right = self.first(x).chunk(2, 1)
+            return self.second(torch.cat([left * right, left], 1).mean((2, 3)))
+
+    with pytest.raises(BadInput, match=r"^prune net: torch-pruning cannot follow its channels \("):
+        pruned(Split(), IMAGE)
+
+
+def test_outputs_in_a_dict_keep_their_shapes():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.box, self.face = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 4, 1), nn.Conv2d(32, 2, 1)
+
+        def forward(self, x):
+            y = self.first(x).relu()
+            return {"box": self.box(y), "face": [self.face(y)]}
+
+    _, narrow = pruned(Named(), IMAGE)
+    assert narrow.first.out_channels < 32
+    assert (narrow.box.out_channels, narrow.face.out_channels) == (4, 2)

@@ -92,7 +92,7 @@ def test_an_exported_program_brings_its_example_and_its_dynamic_axes(tmp_path):
     np.testing.assert_allclose(outputs(task), reference(task), rtol=1e-6)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ts"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ts", ".jit"])
 def test_torchscript_is_known_by_its_content(tmp_path, suffix):
     task = load(write_torchscript(tmp_path / f"net{suffix}"), **SHAPE)
     assert task.inputs[0].name == "x"
