@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from edgekit.plan.candidates import Candidate
 from edgekit.plan.cost_model import predict
 from edgekit.progress import Detail
 from edgekit.realise import FOUND, Graph, Workshop, artifact, float_graph, stage
-from edgekit.result import Parity, Quality, Tried
+from edgekit.result import Quality, Tried
 from edgekit.shipping import pack, scratch_folder
 from edgekit.versions import versions
 
@@ -54,19 +54,14 @@ def realise(shop: Workshop, candidate: Candidate) -> Tried:
     return _elsewhere(shop, tried, threads)
 
 
-def _certain(built: Graph, unchanged: Sequence[Parity]) -> Cost:
-    """Size, and the quality that the artifact has in this machine's runtime.
-
-    Args:
-        built: the artifact.
-        unchanged: how well the conversion agrees, where it is all that was done to the network.
-    """
+def _certain(built: Graph) -> Cost:
+    """Size, and the quality that the artifact has in this machine's runtime."""
     size = Figure(
         value=built.path.stat().st_size / 1e6, how="measured", source="bytes of the artifact on disk"
     )
     quality = built.quality
     if quality is None or quality.drop is None:
-        return Cost(size_mb=size, drop=_no_drop(unchanged) if unchanged else None)
+        return Cost(size_mb=size)
     source = _quality_source(quality)
     worst = quality.class_drop
     return Cost(
@@ -80,20 +75,10 @@ def _certain(built: Graph, unchanged: Sequence[Parity]) -> Cost:
 
 def _nothing_lost(start: Graph) -> Cost:
     """The network as it is, converted, loses nothing, whether or not there is data to judge it by."""
-    agreement = f"{start.parities[0].snr_db:.0f} dB" if start.parities else "an unknown ratio"
-    source = f"it is the network itself: the conversion agrees with it to {agreement}"
-    return Cost(drop=Figure(value=0.0, how="measured", source=source))
-
-
-def _no_drop(parities: Sequence[Parity]) -> Figure:
-    """A network that nothing was done to loses nothing, whether or not there is data to tell by."""
-    lowest_db = min(parity.snr_db for parity in parities)
+    lowest_db = min(parity.snr_db for parity in start.parities)
     agreement = f"agree to {lowest_db:.0f} dB" if math.isfinite(lowest_db) else "are equal"
-    return Figure(
-        value=0.0,
-        how="measured",
-        source=f"the network is unchanged: its outputs and the artifact's {agreement} on this machine",
-    )
+    source = f"the network is unchanged: its outputs and the artifact's {agreement} on this machine"
+    return Cost(drop=Figure(value=0.0, how="measured", source=source))
 
 
 def _quality_source(quality: Quality) -> str:

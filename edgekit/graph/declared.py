@@ -1,8 +1,8 @@
-"""What a graph declares of its outputs' shapes, put right by what it gives."""
+"""What a graph declares of the shapes of its inputs and outputs, put right by what it takes and gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -14,6 +14,27 @@ Inputs = Sequence[tuple[str, Sequence[int | str]]]
 Shape = tuple[int, ...]
 
 
+def declare_inputs(model: onnx.ModelProto, inputs: Inputs) -> None:
+    """Declare the shapes of the inputs of which the file says nothing, in place.
+
+    Args:
+        model: its inputs are changed where they have no shape at all.
+        inputs: each with its name and shape; a text is a dynamic axis.
+    """
+    shapes = dict(inputs)
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        if kind.HasField("shape") or value.name not in shapes:
+            continue
+        kind.shape.SetInParent()
+        for size in shapes[value.name]:
+            dim = kind.shape.dim.add()
+            if isinstance(size, str):
+                dim.dim_param = size
+            else:
+                dim.dim_value = size
+
+
 def declare_outputs(model: onnx.ModelProto, inputs: Inputs, example: Sequence[np.ndarray]) -> None:
     """Correct the output shapes that are not what the graph gives, in place.
 
@@ -22,57 +43,71 @@ def declare_outputs(model: onnx.ModelProto, inputs: Inputs, example: Sequence[np
 
     Args:
         model: its declared outputs are changed where a run contradicts them.
-        inputs: the inputs in the order of the example, each with its name and shape; a text is a dynamic axis.
+        inputs: in the order of the example, each with its name and shape; a text is a dynamic axis.
         example: one call.
     """
-    calls = _calls(inputs, example)
+    sizes, calls = _calls(inputs, example)
+    try:
+        session = open_session(model, optimise=False)
+    except BadInput:  # who runs the graph says so
+        return
     runs = []
-    session = open_session(model, optimise=False)
-    for sizes, call in calls:
+    for call in calls:
         try:
-            runs.append((sizes, [array.shape for array in run(session, call)]))
+            runs.append([array.shape for array in run(session, call)])
         except BadInput:  # not every network takes every size
-            continue
+            runs.append([])
     for index, output in enumerate(model.graph.output):
-        if runs and output.type.tensor_type.HasField("shape"):
-            _correct(output, [(sizes, shapes[index]) for sizes, shapes in runs])
+        if runs[0] and output.type.tensor_type.HasField("shape"):
+            _correct(output, [shapes[index] if shapes else None for shapes in runs], sizes)
 
 
 def _calls(
     inputs: Inputs, example: Sequence[np.ndarray]
-) -> list[tuple[dict[str, int], dict[str, np.ndarray]]]:
-    """The example, then it with each dynamic axis doubled; each with the sizes of the dynamic axes."""
-    sizes: dict[str, int] = {}
-    for (_, shape), array in zip(inputs, example, strict=True):
-        sizes.update({word: array.shape[axis] for axis, word in enumerate(shape) if isinstance(word, str)})
-    calls = [(sizes, {name: array for (name, _), array in zip(inputs, example, strict=True)})]
-    for word in sizes:
-        doubled = {}
-        for (name, shape), array in zip(inputs, example, strict=True):
-            for axis in [axis for axis, size in enumerate(shape) if size == word]:
-                array = np.repeat(array, 2, axis)
-            doubled[name] = array
-        calls.append(({**sizes, word: 2 * sizes[word]}, doubled))
-    return calls
+) -> tuple[dict[str, list[int]], list[dict[str, np.ndarray]]]:
+    """The example, then it with each dynamic axis doubled; and the size of each dynamic axis in each call."""
+    given = [(name, shape, array) for (name, shape), array in zip(inputs, example, strict=True)]
+    first = {
+        word: array.shape[axis]
+        for _, shape, array in given
+        for axis, word in enumerate(shape)
+        if isinstance(word, str)
+    }
+    calls = [{name: array for name, _, array in given}]
+    calls += [{name: _double(array, shape, word) for name, shape, array in given} for word in first]
+    sizes = {
+        word: [size] + [2 * size if other == word else size for other in first]
+        for word, size in first.items()
+    }
+    return sizes, calls
 
 
-def _correct(output: onnx.ValueInfoProto, runs: Sequence[tuple[dict[str, int], Shape]]) -> None:
-    declared = output.type.tensor_type.shape
-    ranks = {len(shape) for _, shape in runs}
-    if ranks != {len(declared.dim)}:
-        output.type.tensor_type.ClearField("shape")
+def _double(array: np.ndarray, shape: Sequence[int | str], word: str) -> np.ndarray:
+    """The array with each axis of that name twice as long."""
+    axes = [axis for axis, size in enumerate(shape) if size == word]
+    return np.tile(array, [2 if axis in axes else 1 for axis in range(array.ndim)]) if axes else array
+
+
+def _correct(
+    output: onnx.ValueInfoProto, shapes: Sequence[Shape | None], sizes: Mapping[str, Sequence[int]]
+) -> None:
+    """Put one output's shape right by those that the calls gave; None where a call failed."""
+    kind = output.type.tensor_type
+    ranks = {len(shape) for shape in shapes if shape is not None}
+    if ranks != {len(kind.shape.dim)}:
+        kind.ClearField("shape")
         if len(ranks) > 1:
             return
-        for _ in range(next(iter(ranks))):
-            output.type.tensor_type.shape.dim.add()
-        declared = output.type.tensor_type.shape
-    for axis, dim in enumerate(declared.dim):
-        found = [shape[axis] for _, shape in runs]
-        if dim.HasField("dim_value") and set(found) != {dim.dim_value}:
-            dim.dim_param = _name(output.name, axis, runs)
-
-
-def _name(output: str, axis: int, runs: Sequence[tuple[dict[str, int], Shape]]) -> str:
-    """The dynamic axis of an input that this one follows in every run, else a name of its own."""
-    words = [word for word in runs[0][0] if all(shape[axis] == sizes[word] for sizes, shape in runs)]
-    return words[0] if words else f"{output}_{axis}"
+        for _ in range(ranks.pop()):
+            kind.shape.dim.add(dim_value=-1)  # what no run gives
+    for axis, dim in enumerate(kind.shape.dim):
+        found = [None if shape is None else shape[axis] for shape in shapes]
+        known = {size for size in found if size is not None}
+        if not dim.HasField("dim_value") or known == {dim.dim_value}:
+            continue
+        if followed := [word for word, each in sizes.items() if list(each) == found]:
+            dim.dim_param = followed[0]
+        elif len(known) == 1 and None not in found:
+            dim.dim_value = found[0] or 0
+        else:
+            dim.dim_param = f"{output.name}_{axis}"

@@ -44,7 +44,7 @@ def prepare(model: onnx.ModelProto, *, opset: int, ir_version: int) -> tuple[onn
     if found < LEAST_OPSET or found > opset:
         prepared, note = _convert(prepared, max(LEAST_OPSET, min(found, opset)))
         notes.append(note)
-    if folded := fold_constants(prepared.graph):
+    if folded := sum(map(fold_constants, graphs(prepared.graph))):
         notes.append(f"{folded} weights moved from Constant nodes into initializers")
     del prepared.graph.value_info[:]
     prepared.ir_version = min(prepared.ir_version, ir_version)
@@ -101,10 +101,14 @@ def graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
 
 
 def fold_constants(graph: onnx.GraphProto) -> int:
-    """Turn Constant nodes of the top-level graph into initializers, in place; how many."""
+    """Turn Constant nodes of a graph, not of the bodies in it, into initializers, in place; how many.
+
+    One that writes an output of the graph stays: a body must have a node for it.
+    """
+    outputs = {value.name for value in graph.output}
     kept, folded = [], 0
     for node in graph.node:
-        tensor = _tensor_of(node)
+        tensor = None if node.output[0] in outputs else _tensor_of(node)
         if tensor is None:
             kept.append(node)
             continue

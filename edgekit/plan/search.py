@@ -11,6 +11,10 @@ from edgekit.plan.candidates import Candidate
 from edgekit.result import Tried
 
 FITS: tuple[Status, ...] = ("MET", "PREDICTED")
+HOW_TO_KNOW = {
+    "drop": "give `evaluate` or calibration data",
+    "class_drop": "let `evaluate` give a score for each class",
+}
 SPACE = ("size_mb", "peak_memory_mb")
 LEAST_SAVING = 0.02  # what a file or a process is smaller by before it is worth a slower network
 
@@ -121,6 +125,8 @@ def _gains_nothing(candidate: Tried, earlier: Sequence[Tried]) -> str:
     needed = [v.name for v in earlier[0].verdicts if v.status not in FITS and v.name in SPACE]
     if any(_is_smaller(candidate.cost, earlier[0].cost, name) for name in needed):
         return ""
+    if needed and ratio > 1 - LEAST_SAVING:
+        return "not chosen: neither smaller nor faster than the float network"
     return (
         f"not chosen: {1 / ratio:.2f} times slower than the float network, measured in turns on this machine"
     )
@@ -181,11 +187,10 @@ def what_to_relax(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
         if verdict.status in FITS:
             continue
         if figure is None:
-            lines.append(verdict.reason)
+            lines.append(f"{verdict.reason}; {HOW_TO_KNOW.get(verdict.name, 'measure it on the device')}")
             continue
         needed = figure.high if figure.high is not None else figure.value
-        lines.append(
-            f"{verdict.reason}; met at a limit of {show_value(verdict.name, needed)}"
-            + (", or measure it on the device" if figure.how == "predicted" else "")
-        )
+        line = f"{verdict.reason}; met at a limit of {show_value(verdict.name, needed)}"
+        may_be_less = figure.how == "predicted" and verdict.status == "NOT MET"
+        lines.append(f"{line}, or measure it on the device" if may_be_less else line)
     return tuple(lines)

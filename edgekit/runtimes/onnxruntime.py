@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from edgekit.errors import BadInput, first_line
-from edgekit.graph.declared import declare_outputs
+from edgekit.graph.declared import declare_inputs, declare_outputs
 from edgekit.graph.names import name_nodes
 from edgekit.graph.prepare import own_outputs, prepare, random_node
 from edgekit.hushed import hushed
@@ -51,7 +51,9 @@ def convert(
         )
     model = simplify(model, notes)
     own_outputs(model.graph)
-    declare_outputs(model, [(spec.name, spec.shape) for spec in task.inputs], task.example)
+    inputs = [(spec.name, spec.shape) for spec in task.inputs]
+    declare_inputs(model, inputs)
+    declare_outputs(model, inputs, task.example)
     return model, notes
 
 

@@ -2,7 +2,7 @@
 
     edgekit build examples/digits/task.py --target rpi4
 
-The network is trained at the first use (about twenty seconds of one core) and kept in the user's cache folder.
+The network is trained at the first use (twenty seconds of one core) and kept in the user's cache folder.
 The 450 test digits are seen by `evaluate` alone: neither training nor calibration touches them.
 """
 

@@ -158,7 +158,7 @@ def test_an_onnx_file_is_built_with_calibration_from_a_file(onnx_file, cache, tm
 def test_a_file_that_is_quantized_already_is_left_alone_and_said_so(built, cache, tmp_path):
     folder, _ = built
     shutil.copy(folder / "dist" / "small-rpi4" / "model.onnx", tmp_path / "int8.onnx")
-    done = edgekit("build", "int8.onnx", "-t", "rpi4", "--json", cwd=tmp_path, expect=3, EDGEKIT_CACHE=cache)
+    done = edgekit("build", "int8.onnx", "-t", "rpi4", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
     result = json.loads(done.stdout)
     assert [tried["name"] for tried in result["tried"]] == ["as given"]
     assert any("quantized already and is left alone" in warning for warning in result["warnings"])
