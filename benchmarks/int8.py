@@ -25,7 +25,7 @@ from edgekit.compress.int8_routes import ROUTES
 from edgekit.compress.quantize import Quantize, spread
 from edgekit.errors import EdgekitError
 from edgekit.graph.fusion import count_unfused
-from edgekit.hushed import hushed
+from edgekit.progress import Progress
 from edgekit.runtimes.onnxruntime import convert
 from edgekit.task.load import Given, load_task
 from edgekit.task.record import Task
@@ -42,8 +42,9 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", choices=[[], *QUALITIES], help="all when none is named")
     for name in parser.parse_args().networks or QUALITIES:
         source = EXAMPLES / name / "task.py"
-        task = load_task(str(source), Given(calibration=None, training=None, evaluate=None))
-        model, _ = convert(task.model, task, opset=20, ir_version=10)
+        with Progress().stage(f"convert {name}"):
+            task = load_task(str(source), Given())
+            model, _ = convert(task.model, task, opset=20, ir_version=10)
         calls = calls_of(task)
         print(f"\n{name}, {len(calls)} calibration calls at most {SAMPLES} used, batch 1, 1 thread")
         print_table(compare(model, calls), QUALITIES[name](load_source(source), model))
@@ -62,7 +63,7 @@ def compare(
     graphs = {"float32": model}
     for name, route in ROUTES.items():
         try:
-            with hushed():
+            with Progress().stage(f"quantize, {name}"):
                 graphs[name] = route(model, spread(calls, SAMPLES), reduce_range=False)
         except (EdgekitError, RuntimeError) as error:
             print(f"{name} fails: {error}", file=sys.stderr)

@@ -100,7 +100,7 @@ def bench(
         return run_own_runner(folder, options, seconds=SECONDS[mode], detail=detail)
 
 
-def measure_memory(bundle: Path, *, threads: int | None = None, detail: Detail = _silent) -> dict[str, Any]:
+def measure_memory(bundle: Path) -> dict[str, Any]:
     """Memory of a process that does nothing but load the bundle's artifact and run its golden inputs.
 
     Returns:
@@ -110,10 +110,9 @@ def measure_memory(bundle: Path, *, threads: int | None = None, detail: Detail =
     Raises:
         EdgekitError: as for `bench`.
     """
-    options = ["--memory", *([] if threads is None else ["--threads", str(threads)])]
     with open_bundle(bundle) as folder:
         read_manifest(folder)
-        return run_own_runner(folder, options, seconds=CHECK_SECONDS, detail=detail)
+        return run_own_runner(folder, ["--memory"], seconds=CHECK_SECONDS, detail=_silent)
 
 
 def write_result(result: Mapping[str, Any], path: Path) -> None:

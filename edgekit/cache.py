@@ -7,25 +7,31 @@ versions. It appears by one rename when it is complete, and its files are checke
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from edgekit.errors import OutsideFailure
 
 MOST_BYTES = 5_000_000_000
 _SEAL, _PARTIAL = "seal.json", ".partial-"
+_ABANDONED_S = 24 * 3600
+_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EFBIG, errno.EIO,
+}  # fmt: skip
 
 
 def default_root() -> Path:
     """The user's cache folder; EDGEKIT_CACHE names another."""
     if named := os.environ.get("EDGEKIT_CACHE"):
-        return Path(named)
+        return Path(named) / "stages"
     from platformdirs import user_cache_path
 
     return Path(user_cache_path("edgekit")) / "stages"
@@ -36,11 +42,13 @@ class Cache:
 
     Attributes:
         reused: titles of the stages that were found, in order.
+        in_use: entries that were found or made, which are not dropped while they may be read.
     """
 
     def __init__(self, root: Path | None) -> None:
         self.root = root
         self.reused: list[str] = []
+        self.in_use: set[Path] = set()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def find(self, title: str, key: Mapping[str, Any]) -> Path | None:
@@ -56,6 +64,7 @@ class Cache:
         with contextlib.suppress(OSError):  # a cache that may only be read is of use too
             os.utime(entry)
         self.reused.append(title)
+        self.in_use.add(entry)
         return entry
 
     def make(self, title: str, key: Mapping[str, Any], fill: Callable[[Path], None]) -> Path:
@@ -65,20 +74,17 @@ class Cache:
             OutsideFailure: the disk is full or the folder cannot be written.
         """
         entry, root = self._entry(title, key), self._root()
-        try:
+        with disk_trouble(root):
             root.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=root))
-        except OSError as error:
-            raise _no_disk(root, error) from error
-        try:
-            fill(partial)
-            _seal(partial)
-            _put(partial, entry)
-        except OSError as error:
-            raise _no_disk(root, error) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        _evict(root, keep=entry)
+            try:
+                fill(partial)
+                _seal(partial)
+                _put(partial, entry)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        self.in_use.add(entry)
+        _evict(root, keep=self.in_use)
         return entry
 
     def _entry(self, title: str, key: Mapping[str, Any]) -> Path:
@@ -104,12 +110,19 @@ def _put(partial: Path, entry: Path) -> None:
             raise
 
 
-def _no_disk(root: Path, error: OSError) -> OutsideFailure:
-    return OutsideFailure(
-        f"cannot write: {error.strerror or error}",
-        where=f"the cache {root}",
-        todo="free some space, or set EDGEKIT_CACHE to another folder",
-    )
+@contextlib.contextmanager
+def disk_trouble(root: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line; other errors are not the disk's and pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise OutsideFailure(
+            f"cannot be written: {error.strerror}",
+            where=f"the cache {root}",
+            todo="free some space, or set EDGEKIT_CACHE to another folder",
+        ) from error
 
 
 def digest_of(data: Any) -> str:
@@ -137,24 +150,17 @@ def _is_sealed(folder: Path) -> bool:
         return False
 
 
-def _evict(root: Path, keep: Path) -> None:
-    """Drop the entries that were used longest ago until the rest fits into MOST_BYTES."""
-    sizes = {path: _size(path) for path in root.iterdir() if not path.name.startswith(_PARTIAL)}
-    entries = sorted(sizes, key=lambda path: sizes[path].used, reverse=True)
-    total = 0
-    for entry in entries:
-        total += sizes[entry].bytes
-        if total > MOST_BYTES and entry != keep:
+def _evict(root: Path, keep: Container[Path]) -> None:
+    """Drop the entries that were used longest ago until the rest fits, and what killed builds left."""
+    entries, total = [], 0
+    for folder in root.iterdir():
+        with contextlib.suppress(OSError):  # another build may be dropping it
+            used = folder.stat().st_mtime
+            if folder.name.startswith(_PARTIAL) and time.time() - used > _ABANDONED_S:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif (folder / _SEAL).is_file():
+                entries.append((used, sum(file.stat().st_size for file in folder.iterdir()), folder))
+    for _, size, entry in sorted(entries, reverse=True):
+        total += size
+        if total > MOST_BYTES and entry not in keep:
             shutil.rmtree(entry, ignore_errors=True)
-
-
-class _Size(NamedTuple):
-    used: float
-    bytes: int
-
-
-def _size(entry: Path) -> _Size:
-    try:
-        return _Size(entry.stat().st_mtime, sum(path.stat().st_size for path in entry.iterdir()))
-    except OSError:  # another build is dropping it
-        return _Size(0.0, 0)

@@ -13,12 +13,21 @@ from typing import Any, Literal
 How = Literal["measured", "emulated", "predicted", "limit"]
 Status = Literal["MET", "PREDICTED", "NOT MET", "UNPROVEN"]
 
+OUTCOMES: dict[Status, str] = {
+    "MET": "every limit was measured and is kept: latency and memory on the device; size is exact, and quality "
+    "is what the kernels of the machine that built it give",
+    "PREDICTED": "no limit is exceeded, but one or more rests on a prediction, whose interval lies inside it",
+    "NOT MET": "a limit is exceeded; this is the nearest that was found",
+    "UNPROVEN": "nothing decides a limit, neither a measurement nor a prediction that is narrow enough: "
+    "measure on the device",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """One number and how it was got.
 
-    `low` and `high` bound a prediction (a 90 % interval); they are None for the rest. `source` says in
+    `low` and `high` bound a prediction, a latency's 9 times in 10; they are None for the rest. `source` says in
     words where the number comes from: the device and the protocol, the cost model, the file of the limit.
     """
 
@@ -118,7 +127,8 @@ def show_figure(name: str, figure: Figure) -> str:
 class Verdict:
     """How one limit stands against one figure.
 
-    `excess` is the factor by which the figure misses the limit, 0 when it does not.
+    `excess` is the factor by which the figure misses the limit, 0 when it does not; where the limit lies
+    inside an interval, the factor by which its high end does.
     """
 
     name: str
@@ -155,7 +165,7 @@ def _judge_one(name: str, limit: Figure, figure: Figure | None) -> Verdict:
     return verdict(
         "UNPROVEN",
         f"{label} {shown} {figure.how}: the limit {most} lies inside the interval, measure on the device",
-        max(excess, 1.0),
+        _ratio(worst, limit.value),
     )
 
 

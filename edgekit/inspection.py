@@ -12,9 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgekit.graph.layers import Layer, describe
-from edgekit.graph.prepare import is_quantized, opset_of, shape_of
-
-OPSET, IR_VERSION = 20, 10  # what a torch network is exported to in order to be looked at
+from edgekit.graph.prepare import NEWEST_IR, NEWEST_OPSET, graphs, is_quantized, opset_of, shape_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +54,16 @@ def inspect_model(source: str, given: Any) -> Inspection:
     from edgekit.task.load import load_task
 
     task = load_task(source, given)
-    model, notes = convert(task.model, task, opset=OPSET, ir_version=IR_VERSION)
-    call = {spec.name: array for spec, array in zip(task.inputs, task.example, strict=True)}
+    model, notes = convert(task.model, task, opset=NEWEST_OPSET, ir_version=NEWEST_IR)
     origin = "an ONNX file" if isinstance(task.model, onnx.ModelProto) else type(task.model).__name__
     facts = {"network": origin, "notes": "; ".join((*task.notes, *notes))}
-    return _inspect(task.name, model, call, facts)
+    return _inspect(task.name, model, task.named(task.example), facts)
 
 
 def inspect_bundle(bundle: Path) -> Inspection:
-    """Inspect a bundle's artifact, at the shapes of its first golden sample. Nothing of it is executed.
+    """Inspect a bundle's artifact at the shapes of its first golden sample.
+
+    No code of the bundle is executed; its graph is run once, to know the shapes.
 
     Raises:
         BadInput: it is no bundle, or what is in it cannot be read.
@@ -78,7 +77,8 @@ def inspect_bundle(bundle: Path) -> Inspection:
     call = first_call(bundle, manifest)
     facts = {
         "target": manifest.device.target,
-        "runtime": f"{manifest.runtime.name} {manifest.runtime.version}, {manifest.runtime.threads} threads",
+        "runtime": f"{manifest.runtime.name} {manifest.runtime.version}",
+        "threads": str(manifest.runtime.threads),
         "recipe": " + ".join(str(step["step"]) for step in _steps(manifest.recipe))
         or "none: as it was given",
         "made by": f"edgekit {manifest.edgekit}",
@@ -101,7 +101,11 @@ def _inspect(
         layers=found.layers,
         params=found.params,
         macs=found.macs,
-        weight_bytes=sum(numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer),
+        weight_bytes=sum(
+            numpy_helper.to_array(tensor).nbytes
+            for graph in graphs(model.graph)
+            for tensor in graph.initializer
+        ),
         activation_peak_bytes=found.activation_peak,
         quantized=is_quantized(model),
         facts={"opset": str(opset_of(model)), **{key: text for key, text in facts.items() if text}},

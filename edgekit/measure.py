@@ -40,9 +40,11 @@ def realise(shop: Workshop, candidate: Candidate) -> Tried:
     start = float_graph(shop, candidate.recipe)
     built = artifact(shop, start, candidate.recipe)
     shop.artifacts[candidate.name] = built.path
+    route = next((route.name for route in built.routes if route.chosen), None)
+    done = candidate.recipe.pinned(route=route, round_to=shop.target.profile.simd_width)
     tried = Tried(
         name=candidate.name,
-        recipe=candidate.recipe.data(),
+        recipe=done.data(),
         cost=_certain(built) if candidate.recipe.steps else _nothing_lost(start) | _certain(built),
         quality=built.quality,
         parities=(*start.parities, *built.parities),
@@ -105,7 +107,14 @@ def _elsewhere(shop: Workshop, tried: Tried, threads: int) -> Tried:
     The measurements are kept in the cache: the same input gives the same bundle.
     """
     target, path = shop.target, shop.artifacts[tried.name]
-    key = {"artifact": digest_file(path), "machine": shop.machine, "versions": versions()}
+    key = {
+        "artifact": digest_file(path),
+        "against": shop.baseline and digest_file(shop.baseline.path),
+        "task": shop.task.sources_digest,
+        "threads": threads,
+        "machine": shop.machine,
+        "versions": versions(),
+    }
 
     def make(folder: Path, detail: Detail) -> None:
         pack(shop, tried, folder / "bundle")

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.cost import judge, outcome
-from edgekit.result import BuildResult, Tried
+from edgekit.cost import outcome
+from edgekit.result import BuildResult, Plan
 from edgekit.target import load_target
 from edgekit.task.load import Given, load_task
 
 if TYPE_CHECKING:
     from edgekit.graph.layers import Layer
-    from edgekit.plan.candidates import Candidate, Offer
+    from edgekit.plan.candidates import Candidate
     from edgekit.plan.search import Found
     from edgekit.progress import Progress
     from edgekit.realise import Workshop
@@ -47,16 +47,9 @@ class Request:
     archive: bool = False
     use_cache: bool = True
 
-    def beside(self, result: BuildResult, suffix: str) -> Path:
-        """A file that goes with the result but not into the bundle, whose digests it would change."""
-        place = self.output or result.bundle or Path("dist") / "build"
-        return place.with_name(place.name + suffix)
 
-
-def plan(request: Request, progress: Progress) -> tuple[BuildResult, list[tuple[Layer, float]]]:
-    """The candidates with their predicted cost, and the float network's layers with their predicted time, ms.
-
-    Nothing is written but the cache.
+def plan(request: Request, progress: Progress) -> Plan:
+    """The candidates with their predicted cost. Nothing is written but the cache.
 
     Raises:
         EdgekitError: as for `build`.
@@ -65,13 +58,23 @@ def plan(request: Request, progress: Progress) -> tuple[BuildResult, list[tuple[
     from edgekit.plan.cost_model import layer_times_ms
     from edgekit.plan.search import skip
 
-    start = time.monotonic()
-    shop, layers, offer, choice = _prepare(request, progress)
-    target = shop.target
-    tried = [skip(one, foresee(one, layers, target), target.budget, "") for one in choice]
+    prepared = _prepare(request, progress)
+    target, layers = prepared.shop.target, prepared.layers
     times = layer_times_ms(layers, target.profile, runtime=target.runtimes[0], threads=target.threads)
-    result = _result(shop, offer, tuple(tried), None, None, start)
-    return result, list(zip(layers, times, strict=True))
+    return Plan(
+        task=prepared.shop.task.name,
+        target=target.name,
+        profile=target.profile.name,
+        runtime=target.runtimes[0],
+        threads=target.threads,
+        budget=target.budget,
+        candidates=tuple(
+            skip(one, foresee(one, layers, target), target.budget, "") for one in prepared.candidates
+        ),
+        layers=tuple(zip(layers, times, strict=True)),
+        notes=prepared.notes,
+        warnings=tuple(progress.warnings),
+    )
 
 
 def build(request: Request, progress: Progress) -> BuildResult:
@@ -85,25 +88,52 @@ def build(request: Request, progress: Progress) -> BuildResult:
         VerificationFailed: the converted float network does not compute what the network computes.
     """
     from edgekit.bundle.place import check_destination
+    from edgekit.plan.search import what_to_relax
     from edgekit.shipping import place_for, ship
+    from edgekit.versions import versions
 
     start = time.monotonic()
-    shop, layers, offer, choice = _prepare(request, progress)
+    prepared = _prepare(request, progress)
+    shop = prepared.shop
     place = request.output or place_for(shop)
     check_destination(place)
-    found = _search(shop, layers, choice)
-    bundle = None
-    if found.shipped is not None:
-        with progress.stage(f"package {found.tried[found.shipped].name}"):
-            ship(shop, found.tried[found.shipped], place, archive=request.archive)
-        bundle = place
-    return _result(shop, offer, found.tried, found.shipped, bundle, start)
+    found = _search(prepared)
+    shipped = found.tried[found.shipped]
+    with progress.stage(f"package {shipped.name}"):
+        ship(shop, shipped, place, archive=request.archive)
+    target = shop.target
+    return BuildResult(
+        task=shop.task.name,
+        target=target.name,
+        profile=target.profile.name,
+        runtime=target.runtimes[0],
+        threads=shipped.recipe.get("threads", target.threads),
+        budget=target.budget,
+        tried=found.tried,
+        shipped=found.shipped,
+        outcome=shipped.outcome or outcome(list(shipped.verdicts)),
+        bundle=place,
+        relax=what_to_relax(shipped.verdicts),
+        notes=prepared.notes,
+        warnings=tuple(progress.warnings),
+        reused=tuple(shop.cache.reused),
+        versions=versions(),
+        machine=shop.machine_words,
+        seconds=time.monotonic() - start,
+    )
 
 
-def _prepare(
-    request: Request, progress: Progress
-) -> tuple[Workshop, tuple[Layer, ...], Offer, list[Candidate]]:
-    """Load task and target, convert the network as it is, and list what is worth trying."""
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A task on its target, converted as it is, and what is worth trying."""
+
+    shop: Workshop
+    layers: tuple[Layer, ...]
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+
+
+def _prepare(request: Request, progress: Progress) -> _Prepared:
     from edgekit.graph.layers import describe
     from edgekit.plan.candidates import candidates, given_recipe, offer_for
     from edgekit.plan.recipe import Recipe, load_recipe
@@ -114,61 +144,32 @@ def _prepare(
     recipe = load_recipe(request.recipe) if request.recipe else None
     with progress.stage(f"load {request.source}"):
         task = load_task(request.source, request.given)
-    target = (target if task.evaluate else target.for_fidelity()).with_limits(request.limits, COMMAND_LINE)
     for note in task.notes:
         progress.warn(note)
+    target = (target if task.evaluate else target.for_fidelity()).with_limits(request.limits, COMMAND_LINE)
     shop = open_shop(task, target, progress, use_cache=request.use_cache)
     baseline = float_graph(shop, Recipe())
-    shop = replace(shop, baseline=baseline)
     graph = baseline.load()
     offer = offer_for(task, graph)
-    choice = [given_recipe(recipe)] if recipe else candidates(target, offer)
-    return shop, describe(graph, shop.example).layers, offer, choice
+    offered = candidates(target, offer)
+    return _Prepared(
+        shop=replace(shop, baseline=baseline),
+        layers=describe(graph, shop.example).layers,
+        candidates=(given_recipe(recipe, offered[0]),) if recipe else tuple(offered),
+        notes=() if recipe else offer.why_not,
+    )
 
 
-def _search(shop: Workshop, layers: tuple[Layer, ...], choice: list[Candidate]) -> Found:
+def _search(prepared: _Prepared) -> Found:
     from edgekit.measure import realise
     from edgekit.plan.candidates import foresee
     from edgekit.plan.search import search
 
+    shop, target = prepared.shop, prepared.shop.target
     return search(
-        choice,
-        shop.target.budget,
-        foresee=lambda candidate: foresee(candidate, layers, shop.target),
+        prepared.candidates,
+        target.budget,
+        foresee=lambda candidate: foresee(candidate, prepared.layers, target),
         realise=lambda candidate: realise(shop, candidate),
-        on_device=shop.target.local,
-    )
-
-
-def _result(
-    shop: Workshop,
-    offer: Offer,
-    tried: tuple[Tried, ...],
-    shipped: int | None,
-    bundle: Path | None,
-    start: float,
-) -> BuildResult:
-    from edgekit.plan.search import what_to_relax
-    from edgekit.versions import versions
-
-    target = shop.target
-    nearest = tried[shipped] if shipped is not None else tried[0]
-    verdicts = judge(nearest.cost, target.budget)
-    return BuildResult(
-        task=shop.task.name,
-        target=target.name,
-        profile=target.profile.name,
-        runtime=target.runtimes[0],
-        threads=nearest.recipe.get("threads", target.threads),
-        budget=target.budget,
-        tried=tried,
-        shipped=shipped,
-        outcome=nearest.outcome or outcome(verdicts),
-        bundle=bundle,
-        relax=what_to_relax(verdicts),
-        warnings=(*shop.progress.warnings, *offer.why_not),
-        reused=tuple(shop.cache.reused),
-        versions=versions(),
-        machine=shop.machine_words,
-        seconds=time.monotonic() - start,
+        on_device=target.local,
     )

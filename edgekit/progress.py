@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import IO, TYPE_CHECKING
 
 from edgekit.errors import clean
@@ -30,13 +30,12 @@ class Progress:
 
     Args:
         quiet: show nothing but warnings (`--json`).
-        verbose: let the libraries' own output through instead of keeping it back.
+        verbose: let the libraries' own output through, to standard error, instead of keeping it back.
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
         self.warnings: list[str] = []
-        self._titles: list[str] = []
         self._console: Console | None = None
         self._live: Live | None = None
         self._spinner: Spinner | None = None
@@ -52,30 +51,27 @@ class Progress:
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[Detail]:
-        """Show `title` while the block runs, then how long it took; one line for the outermost stage.
+        """Show `title` while the block runs, then how long it took; a block holds no other stage.
 
         Yields a function which shows a detail (an epoch, a count) while the stage runs. What libraries
         print in the block is kept back unless `verbose`; when the block fails, its last lines go with the
         exception as a note, which a traceback shows.
         """
         start = time.monotonic()
-        outermost = not self._titles
         self._open(title)
         try:
-            with _kept_back(active=outermost and not self.verbose):
+            with _on_standard_error() if self.verbose else _kept_back():
                 yield lambda text: self._show(f"{title}: {text}")
         finally:
             self._close()
-        if outermost:
-            self.say(f"[green]✓[/green] {_escaped(title)} [dim]{time.monotonic() - start:.1f} s[/dim]")
+        self.say(f"[green]✓[/green] {_escaped(title)} [dim]{time.monotonic() - start:.1f} s[/dim]")
 
     def _open(self, title: str) -> None:
         console = self.console  # made before `_kept_back` takes standard error away
-        if not self._titles and console.is_terminal and not (self.quiet or self.verbose):
-            self._start_live_line(console)
-        if not self._titles and self.verbose:
+        if self.verbose:
             self.say(f"{_escaped(title)} ...")
-        self._titles.append(title)
+        elif console.is_terminal and not self.quiet:
+            self._start_live_line(console)
         self._show(title)
 
     def _start_live_line(self, console: Console) -> None:
@@ -90,10 +86,7 @@ class Progress:
         self._live.start()
 
     def _close(self) -> None:
-        self._titles.pop()
-        if self._titles:
-            self._show(self._titles[-1])
-        elif self._live is not None:
+        if self._live is not None:
             self._live.stop()
             self._live = self._spinner = None
 
@@ -139,25 +132,32 @@ def _is_on(stream: IO[str] | None, descriptor: int) -> bool:
 
 
 @contextlib.contextmanager
-def _kept_back(*, active: bool) -> Iterator[None]:
+def _kept_back() -> Iterator[None]:
     """Send what is written to descriptors 1 and 2 to a temporary file; its end goes with an exception."""
-    streams = {
-        number: stream for number, stream in ((1, sys.stdout), (2, sys.stderr)) if _is_on(stream, number)
-    }
-    if not active or not streams:
-        yield
-        return
-    with tempfile.TemporaryFile() as sink, contextlib.ExitStack() as restore:
-        for number, stream in streams.items():
-            stream.flush()
-            restore.callback(_give_back, stream, number, os.dup(number))
-            os.dup2(sink.fileno(), number)
+    with tempfile.TemporaryFile() as sink:
         try:
-            yield
+            with _sent_to(sink.fileno(), (1, 2)):
+                yield
         except Exception as error:
-            restore.close()
             _attach(error, sink)
             raise
+
+
+def _on_standard_error() -> contextlib.AbstractContextManager[None]:
+    """Send what is written to descriptor 1 to 2: standard output carries results only."""
+    return _sent_to(2, (1,) if _is_on(sys.stderr, 2) else ())
+
+
+@contextlib.contextmanager
+def _sent_to(sink: int, numbers: Collection[int]) -> Iterator[None]:
+    """Let the descriptors of these numbers, where Python's streams are on them, write to `sink`."""
+    with contextlib.ExitStack() as restore:
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            if number in numbers and _is_on(stream, number):
+                stream.flush()
+                restore.callback(_give_back, stream, number, os.dup(number))
+                os.dup2(sink, number)
+        yield
 
 
 def _give_back(stream: IO[str], number: int, copy: int) -> None:

@@ -32,12 +32,19 @@ def parse_megabytes(text: str, *, option: str) -> float:
 
 
 def parse_drop(text: str, *, option: str) -> float:
-    """A quality drop: `1%` is 0.01; a plain number is in points of the task's own score, taken as it is.
+    """A quality drop as a share: `1%` and `0.01` are the same.
 
     Raises:
-        BadInput: not a number above 0; the line names `option` and an example.
+        BadInput: not a share between 0 and 1; the line names `option` and an example.
     """
-    return _parse(text, {"%": 0.01, "": 1.0}, option, f"{option} 1%")
+    value = _parse(text, {"%": 0.01, "": 1.0}, option, f"{option} 1%")
+    if value >= 1:
+        raise BadInput(
+            f"`{_shown(text)}` would allow everything to be lost",
+            where=option,
+            todo=f"write for example `{option} 1%`",
+        )
+    return value
 
 
 def parse_latency(text: str, *, option: str) -> tuple[str, float]:

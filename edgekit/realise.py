@@ -18,6 +18,7 @@ import onnx
 
 from edgekit.cache import Cache, default_root, digest_file
 from edgekit.compress.context import Context
+from edgekit.graph.rewrite import drop_unused_domains
 from edgekit.ondevice.runner.facts import gather
 from edgekit.plan.recipe import Recipe, Step, recipe_key
 from edgekit.progress import Detail, Progress
@@ -111,12 +112,11 @@ class _Found:
 def open_shop(task: Task, target: Target, progress: Progress, *, use_cache: bool) -> Workshop:
     """The workshop of one build, on this machine."""
     facts = gather()
-    names = [spec.name for spec in task.inputs]
     return Workshop(
         task=task,
         target=target,
-        calls=tuple(dict(zip(names, call, strict=True)) for call in task.calibration or ()),
-        example=dict(zip(names, task.example, strict=True)),
+        calls=tuple(map(task.named, task.calibration or ())),
+        example=task.named(task.example),
         machine=facts["fingerprint"],
         machine_words=f"{facts['cpu_model'] or 'an unknown CPU'}, {facts['cores']} cores, {facts['arch']}",
         cache=Cache(default_root() if use_cache else None),
@@ -169,12 +169,13 @@ def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
     """
     steps = tuple(step for step in recipe.steps if step.level == "graph")
     title = f"{_title(steps)}, judge" if steps else "judge the quality"
-    drop = shop.target.budget.drop
     key = {
         "graph": digest_file(graph.path),
         "task": shop.task.sources_digest,
         "steps": recipe_key(steps),
-        "max_drop": drop.value if drop else None,
+        "limits": [
+            figure and figure.value for figure in (shop.target.budget.drop, shop.target.budget.size_mb)
+        ],
         "reduce_range": shop.target.profile.reduce_range,
         "machine": shop.machine,
         "versions": versions(),
@@ -193,7 +194,7 @@ def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
                 check_graph(f"float32 -> {step.step}", float_model, model, shop.real_calls, floor_db)
             )
         detail("quality on the task")
-        found.quality = shop.measure(model)
+        found.quality = shop.measure(model) if steps else shop.original.quality
         found.routes = context.routes
         _keep(folder, model, found)
 
@@ -214,12 +215,13 @@ def _check_float(
 
 
 def _context(shop: Workshop, detail: Detail) -> Context:
-    drop = shop.target.budget.drop
+    drop, size = shop.target.budget.drop, shop.target.budget.size_mb
     return Context(
         example=shop.example,
         calls=shop.calls,
         measure=shop.measure,
         max_drop=drop.value if drop else None,
+        most_bytes=size.value * 1e6 if size else None,
         round_to=shop.target.profile.simd_width,
         reduce_range=shop.target.profile.reduce_range,
         detail=detail,
@@ -251,5 +253,6 @@ def stage(shop: Workshop, title: str, key: Mapping[str, Any], make: Callable[[Pa
 
 
 def _keep(folder: Path, model: onnx.ModelProto, found: _Found) -> None:
+    drop_unused_domains(model)
     onnx.save(model, folder / MODEL)
     (folder / FOUND).write_text(json.dumps(asdict(found)))  # Infinity is written and read back by json

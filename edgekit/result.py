@@ -1,6 +1,6 @@
 """What a build found out: plain records that the report shows and `--json` prints.
 
-Imports only `cost`. Everything in here can be written as JSON by `as_json`.
+Everything in here can be written as JSON by `as_json`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.cost import Cost, Status, Verdict
+
+if TYPE_CHECKING:
+    from edgekit.graph.layers import Layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,6 @@ class Parity:
         max_abs: largest absolute difference.
         top1: share of samples with the same arg-max, for two-dimensional outputs.
         floor_db: the ratio that had to be reached.
-        worst_node: the first node that diverges; named only when the floor was missed.
     """
 
     stage: str
@@ -53,7 +55,6 @@ class Parity:
     max_abs: float
     top1: float | None
     floor_db: float
-    worst_node: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +110,36 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a build would try.
+
+    Attributes:
+        candidates: with their predicted costs; none of them was built.
+        layers: of the float network, each with its predicted time, milliseconds.
+        notes: the kinds of steps that are not offered, and why.
+    """
+
+    task: str
+    target: str
+    profile: str
+    runtime: str
+    threads: int
+    budget: Cost
+    candidates: tuple[Tried, ...]
+    layers: tuple[tuple[Layer, float], ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildResult:
     """One build, from the task to the bundle.
 
     Attributes:
-        shipped: index into `tried` of the candidate in the bundle; None when none was packed.
-        outcome: of the shipped candidate, or of the nearest one.
+        shipped: index into `tried` of the candidate in the bundle: the first that fits, else the nearest.
+        outcome: of the shipped candidate.
         relax: what would have to give for the budget to be met, one sentence a limit.
+        notes: the kinds of steps that are not offered, and why.
         reused: the stages whose results came from the cache.
         versions: of the libraries that made the artifact.
         machine: where the build ran, in words.
@@ -128,10 +152,11 @@ class BuildResult:
     threads: int
     budget: Cost
     tried: tuple[Tried, ...]
-    shipped: int | None
+    shipped: int
     outcome: Status
-    bundle: Path | None
+    bundle: Path
     relax: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     reused: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)

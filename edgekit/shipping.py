@@ -23,7 +23,7 @@ def place_for(shop: Workshop) -> Path:
 
 def plain_name(text: str) -> str:
     """A text as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(text).stem).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"
 
 
 def ship(shop: Workshop, tried: Tried, place: Path, *, archive: bool) -> None:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-import yaml
 
-from edgekit.errors import BadInput, first_line
+from edgekit.errors import BadInput
 from edgekit.near import nearest
+from edgekit.yaml_file import read_mapping
 
 Kind = Literal["target", "profile"]
-MAX_BYTES = 256 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -143,71 +142,10 @@ def _merge(parent: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without its traps: no duplicate keys, no keys that are not text, no references."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, "references (`*name`) are not read", mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            text = key.value
-            if not isinstance(text, str) or key.tag != "tag:yaml.org,2002:str":
-                problem = "a key must be text"
-            elif text in seen:
-                problem = f"the key `{text[:64]}` stands twice"
-            else:
-                seen.add(text)
-                continue
-            raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
 def read(path: Path) -> dict[str, Any]:
     """A file's own keys, its `extends` not yet followed.
 
     Raises:
         BadInput: not readable as YAML, or no mapping.
     """
-    text = _text(path)
-    try:
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader that refuses more
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BadInput(error.problem or "not YAML", where=line, todo="correct the YAML there") from error
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        # PyYAML's constructors of tagged values leak whatever their conversion raises.
-        raise BadInput(
-            f"cannot be read as YAML: {first_line(error)}", where=str(path), todo="correct the file"
-        ) from error
-    if not isinstance(data, dict):
-        raise BadInput(
-            "holds no keys",
-            where=str(path),
-            todo="write `key: value` lines; `edgekit targets schema` lists the keys",
-        )
-    return data
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise BadInput("is not UTF-8 text", where=str(path), todo="save it as UTF-8 YAML") from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise BadInput(
-            f"cannot be read: {(reason or first_line(error)).lower()}",
-            where=str(path),
-            todo="give the path of a YAML file, or a name that `edgekit targets` lists",
-        ) from error
-    if len(content) > MAX_BYTES:
-        raise BadInput(f"is larger than {MAX_BYTES // 1024} KiB", where=str(path), todo="give a YAML file")
-    return text
+    return read_mapping(path, todo="`edgekit targets` lists the names, `edgekit targets schema` the keys")

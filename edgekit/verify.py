@@ -14,6 +14,7 @@ from edgekit.graph.run import node_outputs, observe, open_session, run
 from edgekit.hushed import hushed
 from edgekit.result import Parity
 from edgekit.signal import snr_db
+from edgekit.task.call import call_module
 
 if TYPE_CHECKING:
     import torch
@@ -28,17 +29,7 @@ SAMPLES = 8
 
 def run_torch(network: torch.nn.Module, calls: Iterable[Call]) -> list[list[np.ndarray]]:
     """The outputs of a torch module for each call, flattened to arrays."""
-    import torch
-    from torch.utils import _pytree as pytree
-
-    results = []
-    with torch.no_grad():
-        for call in calls:
-            leaves = pytree.tree_leaves(network(*(torch.from_numpy(array.copy()) for array in call.values())))
-            tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-            # numpy has no bfloat16; float32 holds each of its values.
-            results.append([(t.float() if t.dtype == torch.bfloat16 else t).numpy() for t in tensors])
-    return results
+    return [list(call_module(network, tuple(call.values())).values()) for call in calls]
 
 
 def run_onnx(

@@ -1,5 +1,7 @@
 import json
+import os
 import threading
+import time
 
 import pytest
 
@@ -71,9 +73,39 @@ def test_the_oldest_entries_go_when_the_cache_grows_too_large(tmp_path, monkeypa
     cache = Cache(tmp_path)
     for number in range(4):
         cache.make("convert", {"number": number}, write("x" * 1000))
-    kept = [number for number in range(4) if cache.find("convert", {"number": number})]
-    assert 3 in kept
+    kept = [number for number in range(4) if Cache(tmp_path).find("convert", {"number": number})]
+    assert kept == [0, 1, 2, 3]  # one build may still read what it made
+    Cache(tmp_path).make("convert", {"number": 4}, write("x" * 1000))
+    kept = [number for number in range(5) if Cache(tmp_path).find("convert", {"number": number})]
+    assert 4 in kept
     assert len(kept) == 2
+
+
+def test_what_is_no_stage_is_never_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(edgekit.cache, "MOST_BYTES", 1)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").write_bytes(b"x" * 1000)
+    Cache(tmp_path).make("convert", KEY, write("one"))
+    Cache(tmp_path).make("quantize", KEY, write("one"))
+    assert (tmp_path / "photos" / "one.png").exists()
+
+
+def test_what_a_killed_build_left_is_dropped_after_a_day(tmp_path):
+    for name, age_s in (("old", 2 * 86400), ("new", 60)):
+        left = tmp_path / f".partial-{name}"
+        left.mkdir()
+        os.utime(left, (time.time() - age_s,) * 2)
+    Cache(tmp_path).make("convert", KEY, write("one"))
+    assert not (tmp_path / ".partial-old").exists()
+    assert (tmp_path / ".partial-new").exists()
+
+
+def test_an_error_that_is_not_the_disks_is_not_called_that(tmp_path):
+    def fail(folder):
+        raise ConnectionResetError("the peer is gone")
+
+    with pytest.raises(ConnectionResetError):
+        Cache(tmp_path).make("convert", KEY, fail)
 
 
 def test_two_builds_that_make_the_same_stage_at_once_both_get_it(tmp_path):

@@ -35,7 +35,6 @@ def test_a_record_becomes_an_object_with_its_fields_by_name():
         "max_abs": 0.0,
         "top1": None,
         "floor_db": 60.0,
-        "worst_node": None,
     }
     assert as_json(Quality(kind="none", score=None, drop=None))["kind"] == "none"
 

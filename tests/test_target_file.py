@@ -5,7 +5,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit import target_file
+from edgekit import target_file, yaml_file
 from edgekit.errors import BadInput
 from edgekit.target import load_target, problems_of
 
@@ -136,7 +136,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path):
 
 
 def test_a_huge_file_is_refused_unread(tmp_path):
-    mine = write(tmp_path / "mine.yaml", "x" * (target_file.MAX_BYTES + 1))
+    mine = write(tmp_path / "mine.yaml", "x" * (yaml_file.MAX_BYTES + 1))
     assert "is larger than" in refusal(mine)
 
 

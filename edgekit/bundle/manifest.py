@@ -28,6 +28,7 @@ SCHEMA = "edgekit.bundle/1"
 FILE = "manifest.json"
 MOST_BYTES = 4_000_000
 LARGEST_INTEGER = 10**15
+LONGEST_BUNDLE_NAME = 100
 LONGEST_NAME = 255
 
 
@@ -56,7 +57,7 @@ def _bundle_name(text: str) -> str:
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_printable)]
 Word = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_printable)]
 FileName = Annotated[Word, AfterValidator(file_name)]
-BundleName = Annotated[Word, Field(max_length=100), AfterValidator(_bundle_name)]
+BundleName = Annotated[Word, Field(max_length=LONGEST_BUNDLE_NAME), AfterValidator(_bundle_name)]
 Size = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 Axis = Size | Word
 Json = dict[str, JsonValue]

@@ -61,7 +61,7 @@ class Contents:
     """
 
     name: str
-    model: onnx.ModelProto | bytes
+    model: onnx.ModelProto
     calls: Sequence[Mapping[str, np.ndarray]]
     target: Target
     threads: int
@@ -96,9 +96,7 @@ def write_bundle(folder: Path, contents: Contents) -> Manifest:
 
 def _make(contents: Contents) -> tuple[dict[str, bytes], Manifest]:
     """Every file of the bundle, and its manifest."""
-    model = contents.model
-    data = model if isinstance(model, bytes) else model.SerializeToString(deterministic=True)
-    graph = (onnx.load_from_string(data) if isinstance(model, bytes) else model).graph
+    data, graph = contents.model.SerializeToString(deterministic=True), contents.model.graph
     check_interface(graph, contents.calls)
     golden = answer(data, [_ordered(graph, call) for call in contents.calls])
     files = {ARTIFACT: data, GOLDEN: golden_npz(golden), **_device_files()}

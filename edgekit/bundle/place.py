@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgekit.bundle.check import unlisted_files
-from edgekit.bundle.manifest import FILE, MOST_BYTES, read_manifest
-from edgekit.errors import BadInput, EdgekitError, OutsideFailure
+from edgekit.bundle.manifest import FILE, LONGEST_BUNDLE_NAME, MOST_BYTES, read_manifest
+from edgekit.errors import BadInput, EdgekitError, OutsideFailure, clean
 
 CHOOSE = "choose another place with `-o`"
 
@@ -23,6 +23,7 @@ def check_destination(destination: Path) -> None:
         BadInput: a file, a link, a folder that is no bundle, or a bundle with files of someone's own.
         OutsideFailure: the folder above cannot be looked into.
     """
+    _refuse_name(destination)
     with disk_trouble(destination):
         _refuse_files_above(destination)
         if destination.is_symlink():
@@ -31,6 +32,19 @@ def check_destination(destination: Path) -> None:
             _refuse_foreign(destination)
         elif destination.exists():
             raise BadInput("is a file, and the bundle is a folder", where=str(destination), todo=CHOOSE)
+
+
+def _refuse_name(destination: Path) -> None:
+    """Refuse what no bundle may be called, and the folder that the user stands in, which would be moved."""
+    name = destination.absolute().name
+    if not name.isprintable() or len(name) > LONGEST_BUNDLE_NAME:
+        raise BadInput(
+            f"is no name for a bundle: at most {LONGEST_BUNDLE_NAME} printable characters",
+            where=clean(destination),
+            todo=CHOOSE,
+        )
+    if Path.cwd().is_relative_to(destination.resolve()):
+        raise BadInput("is the folder that you are in", where=str(destination), todo=CHOOSE)
 
 
 def _refuse_files_above(destination: Path) -> None:

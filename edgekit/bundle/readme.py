@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from edgekit.bundle.manifest import Manifest, Tensor
-from edgekit.cost import LABELS, Cost, Figure, cost_from_dict, judge, outcome, show_figure, show_value
+from edgekit.cost import LABELS, OUTCOMES, Cost, Figure, cost_from_dict, judge, outcome, show_figure, show_value
 
-OUTCOMES = {
-    "MET": "every limit was measured on such a device and is kept",
-    "PREDICTED": "no limit is exceeded; a figure that the table calls predicted was computed, not measured",
-    "NOT MET": "a limit is exceeded; this is the nearest that was found",
-    "UNPROVEN": "nothing decides at least one limit: measure on the device",
-}
 SOURCES = {
     "manifest.json": "what this bundle is, for programs: everything below, and the SHA-256 of every file",
     "run.py": "checks, measures, predicts; a program and a Python module",
@@ -44,7 +39,7 @@ def _opening(manifest: Manifest) -> Iterable[str]:
 def _install(manifest: Manifest) -> Iterable[str]:
     versions = " or ".join(manifest.device.python)
     python = f"Python {versions}" if versions else "Python"
-    venv = f"../{manifest.name}-venv"
+    venv = shlex.quote(f"../{manifest.name}-venv")
     yield "## Install"
     yield ""
     yield f"With {python} on {manifest.device.arch} Linux, in this folder:"
@@ -116,7 +111,7 @@ def _figures(manifest: Manifest) -> Iterable[str]:
     )
     yield ""
     if any(figure.how == "predicted" for _, figure in cost.known()):
-        yield "A predicted figure comes from a model of the device; its interval holds 9 cases in 10."
+        yield "A predicted figure was computed, never measured there; the interval of a latency holds 9 cases in 10."
         yield ""
     yield from _quality(manifest.quality)
     if any(here.known()):

@@ -39,7 +39,7 @@ def build(source: str, strict: bool, **options: Any) -> None:
     request = request_from(source, options)
     progress = progress_from(options)
     result = run(request, progress)
-    report = request.beside(result, ".build.html")
+    report = result.bundle.with_name(f"{result.bundle.name}.build.html")
     write_build_report(result, report)
     if options["as_json"]:
         click.echo(build_json(result))

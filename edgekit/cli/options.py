@@ -91,10 +91,15 @@ def request_from(source: str, options: dict[str, Any]) -> Request:
         target=options["target"],
         limits=limits,
         recipe=Path(recipe) if recipe else None,
-        output=Path(output) if output else None,
+        output=named_folder(Path(output)) if output else None,
         archive=bool(options.get("archive")),
         use_cache=not options["no_cache"],
     )
+
+
+def named_folder(path: Path) -> Path:
+    """The same place by a path that ends in its name: `.` and `..` have none."""
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def given_from(options: dict[str, Any]) -> Any:

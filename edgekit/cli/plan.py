@@ -13,7 +13,7 @@ from edgekit.cli.options import build_options, progress_from, request_from, resu
 @click.argument("source")
 @build_options
 def plan(source: str, **options: Any) -> None:
-    """Show the candidates for a target with their predicted cost; builds and writes nothing.
+    """Show the candidates for a target with their predicted cost; builds nothing.
 
     \b
     Example:
@@ -24,8 +24,8 @@ def plan(source: str, **options: Any) -> None:
     from edgekit.report.json import plan_json
     from edgekit.report.terminal import print_plan
 
-    result, layers = run(request_from(source, options), progress_from(options))
+    found = run(request_from(source, options), progress_from(options))
     if options["as_json"]:
-        click.echo(plan_json(result, layers))
+        click.echo(plan_json(found))
     else:
-        print_plan(result, result_console(), layers)
+        print_plan(found, result_console())

@@ -21,9 +21,9 @@ class Context:
         calls: calibration calls by input name; empty when there is no calibration data.
         measure: the quality of an ONNX graph on the task.
         max_drop: the quality that may be lost; None when no limit is named.
+        most_bytes: the size that the artifact may have; None when no limit is named.
         round_to: kept channels are rounded to a multiple of this, the profile's SIMD width.
         reduce_range: 7-bit weights, for x86 CPUs whose int8 kernels saturate (no VNNI).
-        seed: for every random choice.
         detail: shows how far a step is.
         routes: filled by steps that tried several ways.
     """
@@ -32,8 +32,8 @@ class Context:
     calls: Sequence[Mapping[str, np.ndarray]]
     measure: Callable[[onnx.ModelProto], Quality]
     max_drop: float | None
+    most_bytes: float | None = None
     round_to: int
     reduce_range: bool
-    seed: int = 0
     detail: Detail = lambda _text: None
     routes: list[Route] = field(default_factory=list)

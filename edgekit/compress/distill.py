@@ -11,11 +11,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.compress.context import Context
-from edgekit.errors import BadInput
+from edgekit.errors import BadInput, first_line
 from edgekit.task.record import Task
 
 if TYPE_CHECKING:
     import torch
+
+SEED = 0
 
 
 class Distill(BaseModel):
@@ -37,7 +39,8 @@ class Distill(BaseModel):
         labels; on any other output it is the mean squared distance to the teacher's.
 
         Raises:
-            BadInput: the task has no training data, or the loss stops being finite.
+            BadInput: the task has no training data, or none that the network can be trained on; the loss
+                stops being finite.
         """
         import torch
 
@@ -47,10 +50,19 @@ class Distill(BaseModel):
                 where=f"distill {task.name}",
                 todo="add `training_data()` to the task file, or give --training",
             )
-        torch.manual_seed(context.seed)
-        np.random.seed(context.seed)  # the user's augmentation may draw from the global generator
-        with _one_thread():
-            return self._train(model, task.model, list_or_fresh(task.training), context)
+        torch.manual_seed(SEED)
+        np.random.seed(SEED)  # the user's augmentation may draw from the global generator
+        try:
+            with _one_thread():
+                return self._train(model, task.model, list_or_fresh(task.training), context)
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput(
+                f"cannot be trained on the training data: {type(error).__name__}: {first_line(error)}",
+                where=f"distill {task.name}",
+                todo="yield (input, label) batches of tensors that fit the network",
+            ) from error
 
     def _train(
         self, model: torch.nn.Module, original: torch.nn.Module, batches: Iterable[Any], context: Context
@@ -81,7 +93,7 @@ class Distill(BaseModel):
             parameter.data = parameter.data.contiguous()
         return student.eval()
 
-    def _loss(self, output: Any, expected: Any, label: torch.Tensor | None) -> torch.Tensor:
+    def _loss(self, output: Any, expected: Any, label: Any) -> torch.Tensor:
         import torch
         from torch.nn import functional as F  # noqa: N812 - its usual name
         from torch.utils import _pytree as pytree
@@ -93,7 +105,7 @@ class Distill(BaseModel):
         soft = (
             F.kl_div(F.log_softmax(output / t, 1), F.softmax(expected / t, 1), reduction="batchmean") * t * t
         )
-        if label is None or label.dtype != torch.int64 or label.ndim != 1:
+        if not isinstance(label, torch.Tensor) or label.dtype != torch.int64 or label.ndim != 1:
             return soft
         return self.alpha * soft + (1 - self.alpha) * F.cross_entropy(output, label)
 
@@ -122,10 +134,12 @@ def _count(batches: Iterable[Any]) -> int:
     return count
 
 
-def _split(batch: Any) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
-    """A batch as (inputs, label): (x, y), (x,), x, or ((x1, x2), y)."""
+def _split(batch: Any) -> tuple[tuple[torch.Tensor, ...], Any]:
+    """A batch as (inputs, label): (x, y), (x,), x, or ((x1, x2), y); numpy arrays become tensors."""
     import torch
+    from torch.utils import _pytree as pytree
 
+    batch = pytree.tree_map_only(np.ndarray, torch.as_tensor, batch)
     if isinstance(batch, torch.Tensor):
         return (batch,), None
     data, label = (batch[0], batch[1]) if len(batch) > 1 else (batch[0], None)

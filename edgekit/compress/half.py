@@ -12,7 +12,6 @@ from edgekit.compress.context import Context
 from edgekit.errors import BadInput, first_line
 from edgekit.graph.prepare import has_bodies, is_quantized
 from edgekit.graph.run import refuse_crash
-from edgekit.hushed import hushed
 from edgekit.task.record import Task
 
 RECURRENT = ("LSTM", "GRU", "RNN")  # onnxruntime dies of them in float16
@@ -45,10 +44,9 @@ class Half(BaseModel):
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         try:
-            with hushed():
-                half: onnx.ModelProto = convert_float_to_float16(
-                    copy, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *RECURRENT]
-                )
+            half: onnx.ModelProto = convert_float_to_float16(
+                copy, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *RECURRENT]
+            )
         except Exception as error:
             raise BadInput(f"cannot be stored as float16: {first_line(error)}", where=task.name) from error
         if half.ByteSize() >= model.ByteSize():

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import BadInput
-from edgekit.hushed import hushed
 
 if TYPE_CHECKING:
     import torch
@@ -51,16 +50,15 @@ def narrow_by(model: torch.nn.Module, inputs: Tensors, kept: Mapping[str, int]) 
 
     narrow = copy.deepcopy(model).eval()
     layers = {name: layer for name, layer in narrow.named_modules() if isinstance(layer, heavy_types())}
-    with hushed():
-        tp.pruner.BasePruner(
-            narrow,
-            inputs,
-            importance=tp.importance.GroupMagnitudeImportance(p=1),
-            pruning_ratio=0.0,
-            pruning_ratio_dict={layers[name]: _ratio(width_of(layers[name]), kept[name]) for name in kept},
-            global_pruning=False,
-            ignored_layers=[layer for name, layer in layers.items() if name not in kept],
-        ).step()
+    tp.pruner.BasePruner(
+        narrow,
+        inputs,
+        importance=tp.importance.GroupMagnitudeImportance(p=1),
+        pruning_ratio=0.0,
+        pruning_ratio_dict={layers[name]: _ratio(width_of(layers[name]), kept[name]) for name in kept},
+        global_pruning=False,
+        ignored_layers=[layer for name, layer in layers.items() if name not in kept],
+    ).step()
     if _output_shapes(narrow, inputs) != _output_shapes(model, inputs):
         raise BadInput("narrowing changes the shapes of the outputs", where="prune")
     for parameter in narrow.parameters():
@@ -93,8 +91,7 @@ def _unread_aside(model: torch.nn.Module, inputs: Tensors) -> dict[str, list[str
     """
     import torch_pruning as tp
 
-    with hushed():
-        graph = tp.DependencyGraph().build_dependency(model, example_inputs=inputs)
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=inputs)
     fixed, names = set(_fixed_modules(model)), {module: name for name, module in model.named_modules()}
     found = {}
     for name, layer in model.named_modules():

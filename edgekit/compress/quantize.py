@@ -16,10 +16,9 @@ from edgekit.alternate import compare_artifacts
 from edgekit.compress.context import Context
 from edgekit.compress.int8_routes import ROUTES, routes_for
 from edgekit.errors import BadInput, EdgekitError, first_line
-from edgekit.graph.fusion import count_integer_nodes, count_unfused
+from edgekit.graph.fusion import count_integer_nodes, count_unfused, optimised
 from edgekit.graph.prepare import is_quantized
 from edgekit.graph.run import refuse_crash
-from edgekit.hushed import hushed
 from edgekit.result import Route
 from edgekit.task.record import Task
 from edgekit.verify import OPTIMISER_FLOOR_DB, check_graph
@@ -75,7 +74,7 @@ class Quantize(BaseModel):
             context.routes.extend(failed)
             reasons = "; ".join(f"{route.name}: {route.reason}" for route in failed)
             raise BadInput(f"no int8 route works: {reasons}", where=f"quantize {task.name}")
-        best, routes = choose(_timed(model, attempts, context), context.max_drop)
+        best, routes = choose(_timed(model, attempts, context), context.max_drop, context.most_bytes)
         context.routes.extend([*routes, *failed])
         return best
 
@@ -95,12 +94,12 @@ class Quantize(BaseModel):
 
 
 def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int) -> Attempt:
-    with hushed():
-        quantized = ROUTES[name](model, spread(context.calls, samples), reduce_range=context.reduce_range)
+    quantized = ROUTES[name](model, spread(context.calls, samples), reduce_range=context.reduce_range)
     quantized.ir_version = min(quantized.ir_version, model.ir_version)
     del quantized.graph.value_info[:]
     refuse_crash(quantized)
-    if not count_integer_nodes(quantized):
+    runs = optimised(quantized).graph
+    if not count_integer_nodes(runs):
         raise BadInput("nothing was quantized: no node computes on integers")
     calls = context.calls[:4]
     if calls:
@@ -115,7 +114,7 @@ def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int
             reason="",
             size_ratio=sizes[0] / sizes[1],
             drop=quality.drop,
-            unfused=count_unfused(quantized),
+            unfused=count_unfused(runs),
         ),
     )
 
@@ -144,18 +143,24 @@ def _timed(model: onnx.ModelProto, attempts: Sequence[Attempt], context: Context
     ]
 
 
-def choose(attempts: Sequence[Attempt], max_drop: float | None) -> tuple[onnx.ModelProto, list[Route]]:
+def choose(
+    attempts: Sequence[Attempt], max_drop: float | None, most_bytes: float | None = None
+) -> tuple[onnx.ModelProto, list[Route]]:
     """The graph to keep, and all routes with the reason why each was kept or not.
 
-    Inside the quality limit the fastest wins; within SAME_SPEED of it the one that loses least quality. When
-    none there is faster than float, all that int8 can give is size, and the smallest wins. When no route is
-    inside the limit, the one that loses least is kept.
+    Inside the limits of quality and size the fastest wins; within SAME_SPEED of it the one that loses least
+    quality. When none there is faster than float, all that int8 can give is size, and the smallest wins. When
+    no route is small enough, the size is left out of account; when none loses little enough, the one that
+    loses least is kept.
     """
-    inside = [a for a in attempts if max_drop is None or (a.route.drop or 0.0) <= max_drop]
+    good = [a for a in attempts if max_drop is None or (a.route.drop or 0.0) <= max_drop]
+    small = [a for a in good if most_bytes is None or a.model.ByteSize() <= most_bytes]
+    inside = small or good
     fastest = max((_speed(a) for a in inside), default=0.0)
     if fastest >= LEAST_GAIN:
         rivals = [a for a in inside if _speed(a) >= max(LEAST_GAIN, fastest * SAME_SPEED)]
-        best, why = min(rivals, key=_loss_then_speed), "fastest inside the quality limit"
+        best = min(rivals, key=_loss_then_speed)
+        why = f"fastest inside the quality {'limit' if inside == good else 'and size limits'}"
     elif inside:
         best = max(inside, key=lambda a: (a.route.size_ratio or 1.0, _speed(a)))
         smaller = (best.route.size_ratio or 1.0) > 1
@@ -164,7 +169,11 @@ def choose(attempts: Sequence[Attempt], max_drop: float | None) -> tuple[onnx.Mo
         best = min(attempts, key=_loss_then_speed)
         why = "loses least quality, yet more than the limit"
     routes = [
-        replace(a.route, chosen=a is best, reason=why if a is best else _why_not(a, best, a in inside))
+        replace(
+            a.route,
+            chosen=a is best,
+            reason=why if a is best else _why_not(a, best, good=a in good, small=a in inside),
+        )
         for a in attempts
     ]
     return best.model, routes
@@ -178,9 +187,11 @@ def _loss_then_speed(attempt: Attempt) -> tuple[float, float]:
     return attempt.route.drop or 0.0, -_speed(attempt)
 
 
-def _why_not(attempt: Attempt, best: Attempt, inside: bool) -> str:
-    if not inside:
+def _why_not(attempt: Attempt, best: Attempt, *, good: bool, small: bool) -> str:
+    if not good:
         return "loses more quality than the limit allows"
+    if not small:
+        return "larger than the limit allows"
     if _speed(best) < LEAST_GAIN:
         return "no faster than float, and larger than the one kept"
     if _speed(attempt) < max(LEAST_GAIN, _speed(best) * SAME_SPEED):

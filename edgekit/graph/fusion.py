@@ -33,12 +33,11 @@ def optimised(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(path)
 
 
-def count_unfused(model: onnx.ModelProto) -> int:
-    """Float convolutions and matrix products left between Q/DQ pairs after onnxruntime's optimisation.
+def count_unfused(graph: onnx.GraphProto) -> int:
+    """Float convolutions and matrix products left between Q/DQ pairs in an optimised graph.
 
     Each of them dequantizes, computes in float and quantizes again: such a file is slower than the float one.
     """
-    graph = optimised(model).graph
     dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     return sum(
         node.op_type in _FLOAT_OPS and any(name in dequantized for name in node.input[:2])
@@ -46,13 +45,14 @@ def count_unfused(model: onnx.ModelProto) -> int:
     )
 
 
-def count_integer_nodes(model: onnx.ModelProto) -> int:
-    """Nodes that really compute on integers after onnxruntime's optimisation."""
+def count_integer_nodes(graph: onnx.GraphProto) -> int:
+    """Nodes of an optimised graph that really compute on integers."""
     return sum(
-        node.op_type.startswith(("QLinear", "QGemm", "DynamicQuantize", "MatMulInteger", "ConvInteger"))
-        or node.op_type in ("QAttention", "MatMulIntegerToFloat", "QGemm")
-        for node in optimised(model).graph.node
-        if node.op_type not in ("QuantizeLinear", "DynamicQuantizeLinear")
+        node.op_type.startswith(
+            ("QLinear", "QGemm", "QAttention", "DynamicQuantize", "MatMulInteger", "ConvInteger")
+        )
+        for node in graph.node
+        if node.op_type != "DynamicQuantizeLinear"
     )
 
 

@@ -27,6 +27,7 @@ GEMM_OPS = frozenset(
     {"Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul", "DynamicQuantizeMatMul"}
 )
 RECURRENT_OPS = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
+LOOP_OPS = frozenset({"Loop", "Scan"})  # what they compute is inside of them, and not described
 CONV_OPS = frozenset({"Conv", "ConvTranspose", "QLinearConv", "ConvInteger", "FusedConv"})
 
 
@@ -44,6 +45,7 @@ class Layer:
         output_elements: elements written.
         precision: "float32", "float16" or "int8": the type that the kernel computes in.
         channels: output channels, 0 where the word makes no sense.
+        own_share: share of `params` that no layer before reads: what they add to the file.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Layer:
     output_elements: int
     precision: str
     channels: int
+    own_share: float = 1.0
 
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -128,13 +131,13 @@ def _layers(
     graph: onnx.GraphProto, shapes: Shapes, weights: Mapping[str, onnx.TensorProto]
 ) -> tuple[Layer, ...]:
     producer = {name: node for node in graph.node for name in node.output if name}
-    found = []
+    found, met = [], set[str]()
     for node in graph.node:
         if node.op_type in QUANTIZE_OPS or node.op_type == "DynamicQuantizeLinear" or _fused(node, producer):
             continue
         if any(name not in shapes for name in node.output if name) or not node.output:
             continue
-        found.append(_layer(node, shapes, weights, producer))
+        found.append(_layer(node, shapes, weights, producer, met))
     return tuple(found)
 
 
@@ -153,9 +156,15 @@ def _layer(
     shapes: Shapes,
     weights: Mapping[str, onnx.TensorProto],
     producer: Mapping[str, onnx.NodeProto],
+    met: set[str],
 ) -> Layer:
-    weight_names = [name for name in node.input if _weight_of(name, weights, producer)]
-    activations = [name for name in node.input if name and name not in weight_names and name in shapes]
+    """The layer of a node; the weights that it reads are added to those that layers have `met`."""
+    behind = {name: _weight_of(name, weights, producer) for name in node.input if name in shapes}
+    read = {name: prod(shapes[name]) for name, weight in behind.items() if weight}
+    params = sum(read.values())
+    new = sum(size for name, size in read.items() if behind[name] not in met)
+    met.update(weight for weight in behind.values() if weight)
+    activations = [name for name in node.input if name in shapes and name not in read]
     output = shapes[node.output[0]]
     kind, macs = _work(node, shapes)
     return Layer(
@@ -163,11 +172,12 @@ def _layer(
         op=node.op_type,
         kind=kind,
         macs=macs,
-        params=sum(prod(shapes[name]) for name in weight_names if name in shapes),
+        params=params,
         input_elements=sum(prod(shapes[name]) for name in activations),
         output_elements=sum(prod(shapes[name]) for name in node.output if name in shapes),
         precision=_precision(node, weights, producer),
         channels=output[1] if node.op_type in CONV_OPS and len(output) > 1 else 0,
+        own_share=new / params if params else 1.0,
     )
 
 
@@ -204,6 +214,8 @@ def _work(node: onnx.NodeProto, shapes: Shapes) -> tuple[Kind, int]:
         return "gemm", _gemm_work(node, shapes)
     if node.op_type in RECURRENT_OPS:
         return "recurrent", _recurrent_work(node, shapes)
+    if node.op_type in LOOP_OPS:
+        return "other", 0
     return ("layout" if node.op_type in LAYOUT_OPS else "elementwise"), 0
 
 

@@ -9,6 +9,7 @@ from onnx import helper, version_converter
 
 from edgekit.errors import BadInput, first_line
 
+NEWEST_OPSET, NEWEST_IR = 26, 13  # that onnxruntime 1.31 takes here; the onnx package writes newer files
 LEAST_OPSET = 13  # per-channel DequantizeLinear appears there
 _INTEGER_OPS = frozenset(
     "QuantizeLinear DequantizeLinear QLinearConv QLinearMatMul ConvInteger MatMulInteger QAttention QGemm "
@@ -44,7 +45,8 @@ def prepare(model: onnx.ModelProto, *, opset: int, ir_version: int) -> tuple[onn
     if found < LEAST_OPSET or found > opset:
         prepared, note = _convert(prepared, max(LEAST_OPSET, min(found, opset)))
         notes.append(note)
-    if folded := sum(map(fold_constants, graphs(prepared.graph))):
+    # The innermost first: a graph that is rewritten holds copies of the bodies in it.
+    if folded := sum(map(fold_constants, reversed(graphs(prepared.graph)))):
         notes.append(f"{folded} weights moved from Constant nodes into initializers")
     del prepared.graph.value_info[:]
     prepared.ir_version = min(prepared.ir_version, ir_version)

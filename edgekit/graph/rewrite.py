@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper, numpy_helper
 
-from edgekit.graph.prepare import has_bodies
+from edgekit.graph.prepare import graphs, has_bodies
 
 
 def stand_off_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -70,6 +70,19 @@ def drop_unused_weights(graph: onnx.GraphProto) -> None:
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def drop_unused_domains(model: onnx.ModelProto) -> None:
+    """Declare only the operator sets that nodes use, in place: onnxruntime declares all that it knows.
+
+    A version that an older runtime does not know makes it refuse the file, used or not.
+    """
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    used = {"", "ai.onnx", *(node.domain for node in nodes)}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -90,7 +90,7 @@ def choose_threads(asked: int | None, usual: int) -> int:
     cores: int = part("facts").usable_cores()
     if asked and asked > cores:
         raise Refused(
-            f"{asked} threads asked for, this process may use {cores} cores; ask for at most {cores}",
+            f"{asked} threads asked for, more than the cores that this process may use; ask for at most {cores}",
             BAD_INPUT,
         )
     return asked or min(usual, cores)
@@ -252,18 +252,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     action.add_argument("--check", action="store_true", help="compare files and golden outputs (exit 0 or 5)")
     action.add_argument("--bench", action="store_true", help="measure latency and memory, print JSON")
     action.add_argument("--input", action="append", metavar="FILE", help="predict from a .npy or .npz file")
-    action.add_argument("--info", action="store_true", help="say what this model is")
     action.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_const", const="quick", dest="mode", help="about 10 s")
     length.add_argument("--strict", action="store_const", const="strict", dest="mode", help="10 min or more")
-    parser.set_defaults(mode="standard")
     parser.add_argument("--json", action="store_true", help="print the result of --check as JSON")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads that one inference may use")
-    parser.add_argument("--output", metavar="FILE", help="write the JSON of --bench there")
-    parser.add_argument("--save", metavar="FILE.npz", help="write the outputs of --input there")
     parser.add_argument("--bundle", default=HERE, metavar="DIR", help="another bundle's folder")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.mode and not options.bench:
+        parser.error("--quick and --strict are options of --bench")
+    if options.json and not options.check:
+        parser.error("--json is an option of --check; --bench and --input print JSON by themselves")
+    return options
 
 
 def _positive(text: str) -> int:

@@ -109,27 +109,40 @@ def _why_not_prune(task: Task) -> str:
 
 def candidates(target: Target, offer: Offer) -> list[Candidate]:
     """The network as it is, float16 where the profile gains, int8, and ever narrower networks in int8."""
-    if offer.quantized:
-        return [Candidate(name="as given", recipe=Recipe())]
-    if offer.precision != "float32":
-        return [Candidate(name=offer.precision, recipe=Recipe())]
-    found = [Candidate(name="float32", recipe=Recipe(), precision="float32")]
+    if offer.quantized or offer.precision != "float32":
+        return [Candidate(name="as given" if offer.quantized else offer.precision, recipe=Recipe())]
+    found = [_candidate((), "float32")]
     if target.profile.fp16_gain > 1:
-        found.append(Candidate(name="float16", recipe=Recipe(steps=(Half(),)), precision="float16"))
+        found.append(_candidate((Half(),), "float16"))
     last: tuple[Step, ...] = (Quantize(),) if offer.quantizable else ()
     precision = "int8" if offer.quantizable else "float32"
     if offer.quantizable:
-        found.append(Candidate(name="int8", recipe=Recipe(steps=last), precision=precision))
+        found.append(_candidate(last, precision))
     for share in KEPT_MACS if offer.prunable else ():
-        steps = (Prune(macs=share), Distill(), *last)
-        name = f"pruned to {share:.0%}" + (" + int8" if last else "")
-        found.append(Candidate(name=name, recipe=Recipe(steps=steps), macs=share, precision=precision))
+        found.append(_candidate((Prune(macs=share), Distill(), *last), precision, share))
     return found
 
 
-def given_recipe(recipe: Recipe) -> Candidate:
-    """The candidate of a recipe that the user gave."""
-    return Candidate(name=" + ".join(step.step for step in recipe.steps) or "float32", recipe=recipe)
+def _candidate(steps: tuple[Step, ...], precision: str, macs: float = 1.0) -> Candidate:
+    recipe = Recipe(steps=steps)
+    return Candidate(name=recipe_name(recipe), recipe=recipe, macs=macs, precision=precision)
+
+
+def given_recipe(recipe: Recipe, unchanged: Candidate) -> Candidate:
+    """The candidate of a recipe that the user gave.
+
+    Args:
+        recipe: with no steps it is the network as it is.
+        unchanged: that network's own candidate, which has its name.
+    """
+    return Candidate(name=recipe_name(recipe) if recipe.steps else unchanged.name, recipe=recipe)
+
+
+def recipe_name(recipe: Recipe) -> str:
+    """What people call a recipe: `pruned to 50% + int8`; distillation goes without saying."""
+    words = {"half": "float16", "quantize": "int8"}
+    named = [f"pruned to {s.macs:.0%}" if s.step == "prune" else words.get(s.step, "") for s in recipe.steps]
+    return " + ".join(filter(None, named)) or ("distilled" if recipe.steps else "float32")
 
 
 def foresee(candidate: Candidate, layers: Sequence[Layer], target: Target) -> Cost:

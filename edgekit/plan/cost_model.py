@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.cost import Cost, Figure
-from edgekit.graph.layers import Layer
+from edgekit.graph.layers import LOOP_OPS, Layer
 from edgekit.target import Profile
 
-UNSEEN = frozenset({"If", "Loop", "Scan"})  # how much they compute is inside of them
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 # What an ONNX file holds beside weights: a node with its names and attributes; in int8 three pairs of
 # quantizers, and for each channel two scales, two zero points and a bias. Within 3 % on ten networks.
@@ -33,7 +32,7 @@ def predict(layers: Sequence[Layer], profile: Profile, *, runtime: str, threads:
         runtime: what executes them there.
         threads: of the runtime.
     """
-    if any(layer.op in UNSEEN for layer in layers):
+    if any(layer.op in LOOP_OPS for layer in layers):
         return Cost(size_mb=_size(layers))
     model = profile.cost_model
     p50 = sum(layer_times_ms(layers, profile, runtime=runtime, threads=threads))
@@ -102,7 +101,7 @@ def _element_bytes(layer: Layer, profile: Profile) -> int:
 
 
 def _size(layers: Sequence[Layer]) -> Figure:
-    weights = sum(layer.params * _BYTES[layer.precision] for layer in layers)
+    weights = sum(layer.params * layer.own_share * _BYTES[layer.precision] for layer in layers)
     graph = sum(_graph_bytes(layer) for layer in layers)
     return Figure(
         value=(weights + graph) / 1e6,

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from edgekit.compress.distill import Distill
 from edgekit.compress.half import Half
 from edgekit.compress.prune import Prune
 from edgekit.compress.quantize import Quantize
-from edgekit.errors import BadInput, first_line
+from edgekit.errors import BadInput
+from edgekit.near import nearest
+from edgekit.yaml_file import read_mapping
 
 Step = Annotated[Prune | Distill | Half | Quantize, Field(discriminator="step")]
-MOST_BYTES = 1_000_000
+STEPS = (Prune, Distill, Half, Quantize)
+WORDS = tuple(step.model_fields["step"].default for step in STEPS)
+HOW = "the guide's section on recipes lists the steps and their parameters"
 
 
 class Recipe(BaseModel):
@@ -41,6 +46,23 @@ class Recipe(BaseModel):
             raise ValueError("`half` and `quantize` exclude one another, and each comes once")
         return self
 
+    def pinned(self, *, route: str | None, round_to: int) -> Recipe:
+        """The same recipe with what the target and the search chose written into it.
+
+        Args:
+            route: of the quantize step that was kept, None where none was looked for.
+            round_to: the multiple that kept channels were rounded to.
+        """
+        changes: dict[str, dict[str, Any]] = {
+            "prune": {"round_to": round_to},
+            "quantize": {"route": route} if route else {},
+        }
+        steps = tuple(
+            step.model_copy(update={**changes.get(step.step, {}), **step.model_dump(exclude_defaults=True)})
+            for step in self.steps
+        )
+        return self.model_copy(update={"steps": steps})
+
     def data(self) -> dict[str, Any]:
         """The recipe as plain data, defaults left out; `recipe_from_data` reads it back."""
         data: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
@@ -61,11 +83,28 @@ def recipe_from_data(data: Any, where: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(
-            f"`{'.'.join(map(str, item['loc'])) or 'recipe'}`: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()[:3]
-        )
-        raise BadInput(problems, where=where, todo="see `edgekit build --help`") from error
+        problems = "; ".join(map(_problem, error.errors(include_url=False)[:3]))
+        raise BadInput(problems, where=where, todo=HOW) from error
+
+
+def _problem(detail: ErrorDetails) -> str:
+    """What is wrong with one key, in words."""
+    key, given = ".".join(map(str, detail["loc"])) or "recipe", detail["input"]
+    if detail["type"] == "extra_forbidden":
+        known = {name for step in STEPS for name in step.model_fields} | set(Recipe.model_fields)
+        return f"`{key}`: unknown key" + _meant(str(detail["loc"][-1]), known)
+    if detail["type"] == "union_tag_invalid":
+        named = str(given.get("step"))[:60]
+        return f"`{key}`: unknown step `{named}`" + _meant(named, WORDS) + f" (known: {', '.join(WORDS)})"
+    if detail["type"] == "union_tag_not_found":
+        return f"`{key}`: no `step` says what it is (known: {', '.join(WORDS)})"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"`{key}`: {message[:1].lower()}{message[1:]}"
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    advice = nearest(word, known)
+    return f", {advice}" if advice else ""
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -74,15 +113,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         BadInput: the file is missing, too large, no YAML, or not a recipe.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise BadInput("is larger than any recipe", where=str(path))
-        data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot be read: {first_line(error)}", where=str(path)) from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"is no YAML: {first_line(error)}", where=str(path)) from error
-    return recipe_from_data(data, str(path))
+    return recipe_from_data(read_mapping(path, todo=HOW), str(path))
 
 
 def recipe_key(steps: tuple[Step, ...]) -> str:

@@ -25,11 +25,11 @@ class Found:
 
     Attributes:
         tried: every candidate, in order, built or not, each with its reason.
-        shipped: index of the one to ship: the first that fits, else the nearest; None when none was built.
+        shipped: index of the one to ship: the first that fits, else the nearest that was built.
     """
 
     tried: tuple[Tried, ...]
-    shipped: int | None
+    shipped: int
 
 
 def search(
@@ -53,25 +53,24 @@ def search(
     Raises:
         EdgekitError: the first candidate cannot be built.
     """
-    tried: list[Tried] = []
-    shipped: int | None = None
-    for candidate in candidates:
+    tried = [judged(realise(candidates[0]), (), budget)]
+    given_up = []
+    for index, candidate in enumerate(candidates[1:], start=1):
         foreseen = foresee(candidate)
-        if shipped is not None:
+        if any(map(_fits, tried)):
             tried.append(skip(candidate, foreseen, budget, "not needed: a milder recipe fits"))
-            continue
-        if not tried:
-            tried.append(judged(realise(candidate), tried, budget))
         elif not on_device and (hopeless := _hopeless(foreseen, budget)):
             tried.append(skip(candidate, foreseen, budget, hopeless))
+            given_up.append(index)
         else:
             tried.append(judged(realise_or_say_why(candidate, foreseen, budget, realise), tried, budget))
-        if _fits(tried[-1]):
-            shipped = len(tried) - 1
-    if shipped is not None:
-        return Found(tried=tuple(tried), shipped=shipped)
-    _build_the_fastest_if_all_were_skipped(candidates, tried, budget, realise)
-    return Found(tried=tuple(tried), shipped=_nearest(tried))
+    if given_up and not any(item.realised for item in tried[1:]):
+        # Every compressed candidate was given up unseen: build the one predicted fastest.
+        index = min(given_up, key=lambda index: _latency(tried[index]))
+        built = realise_or_say_why(candidates[index], tried[index].cost, budget, realise)
+        tried[index] = judged(built, tried[:1], budget)
+    fitting = (index for index, item in enumerate(tried) if _fits(item))
+    return Found(tried=tuple(tried), shipped=next(fitting, _nearest(tried)))
 
 
 def _hopeless(foreseen: Cost, budget: Cost) -> str:
@@ -141,48 +140,31 @@ def _fits(candidate: Tried) -> bool:
     return candidate.realised and candidate.outcome in FITS
 
 
-def _build_the_fastest_if_all_were_skipped(
-    candidates: Sequence[Candidate],
-    tried: list[Tried],
-    budget: Cost,
-    realise: Callable[[Candidate], Tried],
-) -> None:
-    """When every compressed candidate was given up unseen, build the one predicted fastest."""
-    if any(item.realised for item in tried[1:]):
-        return
-    skipped = [i for i, item in enumerate(tried) if not item.realised and item.reason.startswith("not built")]
-    if not skipped:
-        return
-    index = min(skipped, key=lambda i: _latency(tried[i]))
-    built = realise_or_say_why(candidates[index], tried[index].cost, budget, realise)
-    tried[index] = judged(built, tried[:1], budget)
-
-
 def _latency(item: Tried) -> float:
     figure = item.cost.latency_p50_ms
     return figure.value if figure else float("inf")
 
 
-def _nearest(tried: Sequence[Tried]) -> int | None:
-    """The built candidate that misses by least: the smallest worst excess first, then the fewest misses.
+def _nearest(tried: Sequence[Tried]) -> int:
+    """The built candidate that misses by least.
 
-    One that gains nothing comes last.
+    One that may fit comes before one that surely misses a limit; then the smallest worst excess counts, then
+    the fewest misses. One that gains nothing comes last.
     """
-    built = [index for index, item in enumerate(tried) if item.realised]
 
-    def distance(index: int) -> tuple[bool, float, int]:
+    def distance(index: int) -> tuple[bool, bool, float, int]:
         verdicts = tried[index].verdicts
         misses = sum(verdict.status == "NOT MET" for verdict in verdicts)
         useless = bool(index and _gains_nothing(tried[index], tried[:1]))
-        return useless, max((verdict.excess for verdict in verdicts), default=0.0), misses
+        return useless, misses > 0, max((verdict.excess for verdict in verdicts), default=0.0), misses
 
-    return min(built, key=distance, default=None)
+    return min((index for index, item in enumerate(tried) if item.realised), key=distance)
 
 
 def what_to_relax(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
-    """For each limit that the nearest recipe misses, the value at which it would be met."""
+    """For each limit that the nearest recipe misses, the value at which it is met; the sure misses first."""
     lines = []
-    for verdict in verdicts:
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.status != "NOT MET"):
         figure = verdict.figure
         if verdict.status in FITS:
             continue

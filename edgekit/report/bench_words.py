@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -175,5 +176,5 @@ def repeat_commands(result: Record, manifest: Record) -> str:
     protocol, asked = result["protocol"], manifest["runtime"]["threads"]
     option = OPTIONS.get(protocol["mode"], "")
     threads = f" --threads {protocol['threads']}" if protocol["threads"] != asked else ""
-    name = clean(manifest["name"])
+    name = shlex.quote(clean(manifest["name"]))
     return f"edgekit bench {name}{option}{threads}\ncd {name} && python run.py --bench{option}{threads}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import yaml
 
-from edgekit.cost import LABELS, Figure
+from edgekit.cost import LABELS, OUTCOMES, Figure
 from edgekit.errors import clean
 from edgekit.report.blocks import (
     banner,
@@ -24,7 +24,6 @@ from edgekit.report.markup import Markup, bullets, element, page, said, section,
 from edgekit.report.sentences import basis, headline, here_lines, next_commands, subject
 from edgekit.report.words import (
     HOW,
-    OUTCOMES,
     UNKNOWN,
     interval_text,
     latency_field,
@@ -49,7 +48,8 @@ def build_page(result: BuildResult) -> str:
         _header(result),
         banner(result.outcome, headline(result), _under_the_headline(result, tried)),
         _cards(result, tried),
-        _warnings(result.warnings),
+        _sentences("Warnings", result.warnings),
+        _sentences("Not offered", result.notes),
         limits_section(result),
         candidates_section(result),
         routes_section(result),
@@ -74,14 +74,11 @@ def _title(result: BuildResult) -> str:
     return f"{clean(result.task)} on {clean(result.target)}"
 
 
-def _under_the_headline(result: BuildResult, tried: Tried | None) -> list[str]:
-    quality = [quality_text(tried.quality)] if tried else []
-    return [*quality, *basis(result), *here_lines(tried)]
+def _under_the_headline(result: BuildResult, tried: Tried) -> list[str]:
+    return [quality_text(tried.quality), *basis(result), *here_lines(tried)]
 
 
-def _cards(result: BuildResult, tried: Tried | None) -> Markup:
-    if tried is None:
-        return Markup("")
+def _cards(result: BuildResult, tried: Tried) -> Markup:
     plain = next((item for item in result.tried if item.name == "float32" and item is not tried), None)
     parts = []
     for name in (
@@ -109,13 +106,11 @@ def _against(name: str, figure: Figure | None, plain: Figure | None) -> str:
     return f"{shown} {'as' if shown == 'the same' else 'than'} float32"
 
 
-def _warnings(warnings: Sequence[str]) -> Markup:
-    return section("Warnings", bullets(warnings)) if warnings else Markup("")
+def _sentences(title: str, sentences: Sequence[str]) -> Markup:
+    return section(title, bullets(sentences)) if sentences else Markup("")
 
 
-def _recipe_section(result: BuildResult, tried: Tried | None) -> Markup:
-    if tried is None:
-        return Markup("")
+def _recipe_section(result: BuildResult, tried: Tried) -> Markup:
     recipe = yaml.safe_dump(as_json(tried.recipe), sort_keys=False, allow_unicode=True)
     replay = f"edgekit build TASK --target {clean(result.target)} --recipe recipe.yaml"
     parts = [
@@ -124,33 +119,29 @@ def _recipe_section(result: BuildResult, tried: Tried | None) -> Markup:
         element("p", said("It is replayed without a search by (`TASK` is what this was built from):")),
         block(replay),
     ]
-    commands = next_commands(result)
-    if commands:
-        parts += [
-            element("p", text("Measure the bundle, and check it where it lies:")),
-            block("\n".join(commands)),
-        ]
+    parts += [
+        element("p", text("Measure the bundle, and check it where it lies:")),
+        block("\n".join(next_commands(result))),
+    ]
     return section(f"Recipe of {clean(tried.name)}", *parts)
 
 
-def _figures_section(tried: Tried | None) -> Markup:
-    places = ((tried.cost, "the target"), (tried.here, "this machine")) if tried else ()
+def _figures_section(tried: Tried) -> Markup:
     rows = [
         [text(_label(name, place, tried)), figure_cell(name, figure), how_mark(figure), text(figure.source)]
-        for cost, place in places
+        for cost, place in ((tried.cost, "the target"), (tried.here, "this machine"))
         for name, figure in cost.known()
     ]
-    parts = [table("Every figure and its source", ("figure", "value", "how", "source"), rows)] if rows else []
     return section(
         "How each figure was got",
-        *parts,
+        table("Every figure and its source", ("figure", "value", "how", "source"), rows),
         element("h3", text("What the words mean")),
         definitions({**HOW, **{str(status): meaning for status, meaning in OUTCOMES.items()}}),
     )
 
 
-def _label(name: str, place: str, tried: Tried | None) -> str:
-    label = limit_label(name, quality_kind(tried) if tried else "none")
+def _label(name: str, place: str, tried: Tried) -> str:
+    label = limit_label(name, quality_kind(tried))
     return label if "drop" in name else f"{label} on {place}"
 
 
@@ -160,7 +151,7 @@ def _environment_section(result: BuildResult) -> Markup:
         ("target", result.target),
         ("profile", result.profile),
         ("runtime", f"{result.runtime}, {threads_text(result.threads)}"),
-        ("bundle", str(result.bundle) if result.bundle else "none was written"),
+        ("bundle", str(result.bundle)),
         ("machine of the build", result.machine or "unknown"),
         ("from the cache", ", ".join(result.reused) or "nothing"),
         *sorted(result.versions.items()),

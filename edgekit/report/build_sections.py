@@ -27,7 +27,7 @@ from edgekit.result import BuildResult, Parity, Route, Tried
 def limits_section(result: BuildResult) -> Markup:
     """Each limit as a bar of the figure against it."""
     tried = subject(result)
-    if tried is None or not any(result.budget.known()):
+    if not any(result.budget.known()):
         return section("Budget", element("p", text("No limit was named.")))
     intro = (
         "The upright line is the limit. Whiskers are the interval of a prediction; a hatched bar is not "
@@ -41,8 +41,6 @@ def limits_section(result: BuildResult) -> Markup:
 
 def candidates_section(result: BuildResult) -> Markup:
     """All candidates: two charts and a table, which share their numbers."""
-    if not result.tried:
-        return section("Candidates", element("p", text("None was tried.")))
     latency = latency_field(result.budget, [tried.cost for tried in result.tried])
     charts = element(
         "div", _scatter(result, "size_mb", "MB"), _scatter(result, latency, "ms"), class_="charts"
@@ -161,8 +159,6 @@ def _parity_row(parity: Parity) -> list[Markup]:
     verdict = element(
         "span", text("agrees" if agrees else "diverges"), class_=f"verdict {'met' if agrees else 'not-met'}"
     )
-    if parity.worst_node:
-        verdict = join([verdict, element("span", text(f"at {clean(parity.worst_node)}"), class_="sub")])
     return [
         text(parity.stage),
         text(decibel_text(parity.snr_db)),

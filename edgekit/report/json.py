@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
-from edgekit.graph.layers import Layer
-from edgekit.result import BuildResult, as_json
+from edgekit.result import BuildResult, Plan, as_json
 
 
 def build_json(result: BuildResult) -> str:
@@ -14,15 +12,10 @@ def build_json(result: BuildResult) -> str:
     return _dump({"schema": "edgekit.build/1", **as_json(result)})
 
 
-def plan_json(result: BuildResult, layers: Sequence[tuple[Layer, float]]) -> str:
-    """A plan as one JSON object: nothing of it was built.
-
-    Args:
-        result: its candidates have predicted costs.
-        layers: of the float network, each with its predicted time, milliseconds.
-    """
-    timed = [{**as_json(layer), "predicted_ms": time_ms} for layer, time_ms in layers]
-    return _dump({"schema": "edgekit.plan/1", **as_json(result), "layers": timed})
+def plan_json(plan: Plan) -> str:
+    """A plan as one JSON object; each layer has its `predicted_ms`."""
+    timed = [{**as_json(layer), "predicted_ms": time_ms} for layer, time_ms in plan.layers]
+    return _dump({"schema": "edgekit.plan/1", **as_json(plan), "layers": timed})
 
 
 def _dump(data: object) -> str:

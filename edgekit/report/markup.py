@@ -65,7 +65,7 @@ def said(sentence: str) -> Markup:
 
 
 def table(
-    caption: str, heads: Sequence[str], rows: Sequence[Sequence[Markup]], *, class_: str = ""
+    caption: str, heads: Sequence[str], rows: Sequence[Sequence[Markup]]
 ) -> Markup:
     """A table whose first column heads its rows; scrolls by itself when the window is narrow."""
     head = element("tr", *(element("th", text(name), scope="col") for name in heads))
@@ -78,7 +78,6 @@ def table(
         element("caption", text(caption)),
         element("thead", head),
         element("tbody", *body),
-        class_=class_ or None,
     )
     return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=caption)
 

@@ -35,20 +35,14 @@ class Scale:
         return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
 
 
-def fit(
-    values: Iterable[float], start: float, end: float, *, from_zero: bool = True, room: float = 0.08
-) -> Scale:
-    """A scale that holds all the values, and zero if `from_zero`, with a little room above the largest."""
+def fit(values: Iterable[float], start: float, end: float, *, room: float = 0.08) -> Scale:
+    """A scale that holds zero and all the values, with a little room above the largest."""
     known = drawable(values)
-    low, high = min(known, default=0.0), max(known, default=1.0)
-    if from_zero:
-        low, high = min(low, 0.0), max(high, 0.0)
+    low, high = min([0.0, *known]), max([0.0, *(known or [1.0])])
     least = max(abs(low), abs(high)) * 1e-6 or 1.0
     high = max(high, low + least)
     margin = (high - low) * room
-    return Scale(
-        low=low - (0.0 if from_zero and low == 0 else margin), high=high + margin, start=start, end=end
-    )
+    return Scale(low=low - margin if low else 0.0, high=high + margin, start=start, end=end)
 
 
 def ticks(scale: Scale, count: int = 5) -> list[float]:

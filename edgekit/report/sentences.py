@@ -11,17 +11,9 @@ from edgekit.report.words import figures_text, limit_label, listed, quality_kind
 from edgekit.result import BuildResult, Tried
 
 
-def subject(result: BuildResult) -> Tried | None:
-    """The candidate that the report is about: the shipped one, else the nearest one that was tried."""
-    if result.shipped is not None:
-        return result.tried[result.shipped]
-    return min(result.tried, key=_distance, default=None)
-
-
-def _distance(tried: Tried) -> tuple[bool, int, float]:
-    excess = [verdict.excess for verdict in tried.verdicts if math.isfinite(verdict.excess)]
-    missed = sum(verdict.status == "NOT MET" for verdict in tried.verdicts)
-    return not tried.realised, missed, max(excess, default=0.0)
+def subject(result: BuildResult) -> Tried:
+    """The candidate in the bundle, which the report is about."""
+    return result.tried[result.shipped]
 
 
 def standing(tried: Tried, budget: Cost) -> tuple[Verdict, ...]:
@@ -32,8 +24,6 @@ def standing(tried: Tried, budget: Cost) -> tuple[Verdict, ...]:
 def headline(result: BuildResult) -> str:
     """One sentence that says how the build came out."""
     tried = subject(result)
-    if tried is None:
-        return "no candidate was tried"
     name = f"`{clean(tried.name)}`"
     if not any(result.budget.known()):
         return f"{name} was built; no limit was named"
@@ -65,13 +55,11 @@ def _misses(tried: Tried) -> str:
 def basis(result: BuildResult) -> list[str]:
     """What the reader must know about figures that were not measured on the device."""
     tried, where = subject(result), clean(result.profile)
-    if tried is None:
-        return []
     ways = {(name.startswith("latency"), figure.how) for name, figure in tried.cost.known()}
     lines = []
     if (True, "predicted") in ways:
-        todo = ": to measure it, run `python run.py --bench` in the bundle there" if result.bundle else ""
-        lines.append(f"latency comes from the cost model of profile {where}{todo}")
+        todo = "to measure it, run `python run.py --bench` in the bundle there"
+        lines.append(f"latency comes from the cost model of profile {where}: {todo}")
     others = [
         name for name, figure in tried.cost.known() if figure.how == "predicted" and "latency" not in name
     ]
@@ -83,16 +71,14 @@ def basis(result: BuildResult) -> list[str]:
     return lines
 
 
-def here_lines(tried: Tried | None) -> list[str]:
+def here_lines(tried: Tried) -> list[str]:
     """What was measured on the machine of the build, where that is not the target."""
-    known = figures_text(tried.here) if tried else ""
+    known = figures_text(tried.here)
     return [f"on this machine, which is not the target: {known}"] if known else []
 
 
 def next_commands(result: BuildResult) -> list[str]:
-    """What to type next, each with what it does; empty when there is no bundle."""
-    if result.bundle is None:
-        return []
+    """What to type next, each with what it does."""
     folder = shlex.quote(clean(result.bundle))
     return [
         f"edgekit bench {folder}  # measure it on this machine",

@@ -5,18 +5,16 @@ Understandable without colour and in 80 columns; figures are folded, never cut o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from edgekit.errors import clean
-from edgekit.graph.layers import Layer
 from edgekit.report.lines import bullets, heading, line, lines_to_copy, outcome_line, places, warnings
 from edgekit.report.sentences import basis, headline, here_lines, next_commands, standing, subject
 from edgekit.report.terminal_tables import WIDE, candidates_table, layers_table, limits_table, routes_table
 from edgekit.report.words import figures_text, listed, quality_kind, quality_text, threads_text, took
-from edgekit.result import BuildResult
+from edgekit.result import BuildResult, Plan
 
 
 def print_build(result: BuildResult, console: Console, *, report: Path | None = None) -> None:
@@ -32,48 +30,38 @@ def print_build(result: BuildResult, console: Console, *, report: Path | None = 
     _print_candidates(result, console)
     _print_routes(result, console)
     _print_relax(result, console)
+    warnings(console, result.notes, "note")
     warnings(console, result.warnings)
     _print_origin(result, console)
     _print_places(result, console, report)
 
 
-def print_plan(result: BuildResult, console: Console, layers: Sequence[tuple[Layer, float]] = ()) -> None:
-    """Print the candidates of a plan; nothing of them was built.
-
-    Args:
-        result: the plan, whose candidates have predicted costs.
-        console: where to.
-        layers: every layer of the float network with its predicted time, milliseconds; the slowest are shown.
-    """
-    line(console, f"Plan for {clean(result.task)} on {clean(result.target)}", "bold")
+def print_plan(plan: Plan, console: Console) -> None:
+    """Print the candidates of a plan, and the slowest layers of the float network."""
+    line(console, f"Plan for {clean(plan.task)} on {clean(plan.target)}", "bold")
     line(console, "nothing was built; `edgekit build` with the same arguments builds the first that fits")
-    line(console, f"every figure is predicted by the cost model of profile {clean(result.profile)}")
-    if budget := figures_text(result.budget):
+    line(console, f"every figure is predicted by the cost model of profile {clean(plan.profile)}")
+    line(console, "what memory and quality will be, a build measures")
+    if budget := figures_text(plan.budget):
         line(console, f"budget: at most {budget}")
-    if result.tried:
-        _print_candidates(result, console)
-    else:
-        line(console, "there is no candidate")
-    if layers:
-        heading(console, "Slowest layers, float32, predicted")
-        console.print(layers_table(layers, console.width))
-    _print_relax(result, console)
-    warnings(console, result.warnings)
+    heading(console, "Candidates, mildest first")
+    console.print(candidates_table(plan.candidates, plan.budget, console.width))
+    heading(console, "Slowest layers, float32, predicted")
+    console.print(layers_table(plan.layers, console.width))
+    warnings(console, plan.notes, "note")
+    warnings(console, plan.warnings)
 
 
 def _print_outcome(result: BuildResult, console: Console) -> None:
     tried = subject(result)
     about = f"{clean(result.task)} on {clean(result.target)}"
     outcome_line(console, result.outcome, f"{about}: {headline(result)}")
-    quality = [quality_text(tried.quality)] if tried else []
-    for sentence in [*quality, *basis(result), *here_lines(tried)]:
+    for sentence in [quality_text(tried.quality), *basis(result), *here_lines(tried)]:
         line(console, sentence)
 
 
 def _print_limits(result: BuildResult, console: Console) -> None:
     tried = subject(result)
-    if tried is None:
-        return
     if not any(result.budget.known()):
         line(console, "name limits with `--latency`, `--memory`, `--size`, `--max-drop`")
         return
@@ -82,10 +70,8 @@ def _print_limits(result: BuildResult, console: Console) -> None:
 
 
 def _print_candidates(result: BuildResult, console: Console) -> None:
-    if not result.tried:
-        return
     heading(console, "Candidates, mildest first")
-    console.print(candidates_table(result, console.width))
+    console.print(candidates_table(result.tried, result.budget, console.width, shipped=result.shipped))
     if console.width < WIDE:
         bullets(console, [f"{tried.name}: {tried.reason}" for tried in result.tried if tried.reason])
 
@@ -116,7 +102,5 @@ def _print_origin(result: BuildResult, console: Console) -> None:
 
 
 def _print_places(result: BuildResult, console: Console, report: Path | None) -> None:
-    if result.bundle is None:
-        line(console, "no bundle was written")
     places(console, {"bundle": result.bundle, "report": report})
     lines_to_copy(console, next_commands(result))

@@ -8,11 +8,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.cost import LABELS, Figure, Status, Verdict
+from edgekit.cost import LABELS, Cost, Figure, Status, Verdict
 from edgekit.errors import clean
 from edgekit.graph.layers import Layer
 from edgekit.report.words import UNKNOWN, interval_text, latency_field, limit_label, ratio_text, value_text
-from edgekit.result import BuildResult, Route, Tried
+from edgekit.result import Route, Tried
 
 STYLES: dict[Status, str] = {
     "MET": "bold green",
@@ -41,17 +41,18 @@ def limits_table(verdicts: Sequence[Verdict], kind: str, width: int) -> Table:
     return _table(("limit", "at most", "figure", "how", "verdict"), rows, width)
 
 
-def candidates_table(result: BuildResult, width: int) -> Table:
+def candidates_table(
+    candidates: Sequence[Tried], budget: Cost, width: int, *, shipped: int | None = None
+) -> Table:
     """One row a candidate; its reason too when the terminal is wide."""
-    latency = latency_field(result.budget, [tried.cost for tried in result.tried])
+    latency = latency_field(budget, [tried.cost for tried in candidates])
     names = ("size_mb", latency, "peak_memory_mb", "drop")
     heads = ["candidate", "size", LABELS[latency][0], "memory", "drop", "outcome", "reason"]
     rows = []
-    for number, tried in enumerate(result.tried):
-        shipped = number == result.shipped
-        row = [Text(clean(tried.name), style="bold" if shipped else "")]
+    for number, tried in enumerate(candidates):
+        row = [Text(clean(tried.name), style="bold" if number == shipped else "")]
         row += [_figure(name, getattr(tried.cost, name), interval=name == latency) for name in names]
-        rows.append([*row, _outcome(tried, shipped=shipped), Text(clean(tried.reason))])
+        rows.append([*row, _outcome(tried, shipped=number == shipped), Text(clean(tried.reason))])
     return _without_reason_unless_wide(heads, rows, width)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgekit.cost import LABELS, Cost, Figure, Status, show_value
+from edgekit.cost import LABELS, Cost, Figure, show_value
 from edgekit.errors import clean
 from edgekit.result import Quality, Tried
 
@@ -13,16 +13,9 @@ UNKNOWN = "unknown"
 
 HOW = {
     "measured": "run and timed, weighed or counted where the source says",
-    "predicted": "computed by a model of the device, never run there; the interval holds 9 cases in 10",
+    "predicted": "computed, never run on the device; the interval of a latency holds 9 cases in 10",
     "emulated": "run on an imitation of the device: function and memory are real, time is not",
     "limit": "what must hold, from the target's file or the command line",
-}
-
-OUTCOMES: dict[Status, str] = {
-    "MET": "every limit was measured and is kept",
-    "PREDICTED": "no limit is exceeded, but one or more rests on a prediction, whose interval lies inside it",
-    "NOT MET": "a limit is exceeded",
-    "UNPROVEN": "nothing decides a limit: neither a measurement nor a prediction that is narrow enough",
 }
 
 

@@ -12,7 +12,6 @@ import onnx
 
 from edgekit.errors import BadInput, first_line
 from edgekit.graph.prepare import fixed_axes
-from edgekit.hushed import hushed
 from edgekit.runtimes.proof import disagreement, refuse_random
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ def export(network: torch.nn.Module, task: Task, opset: int) -> tuple[onnx.Model
     failures = []
     for name, exporter in exporters:
         try:
-            with hushed():
-                model = exporter(network, task, opset)
+            model = exporter(network, task, opset)
         except Exception as error:  # noqa: BLE001 - the next exporter may manage; all reasons are reported
             failures.append(f"{name} exporter: {_reason(error)}")
             continue

@@ -10,7 +10,6 @@ from edgekit.errors import BadInput, first_line
 from edgekit.graph.declared import declare_inputs, declare_outputs
 from edgekit.graph.names import name_nodes
 from edgekit.graph.prepare import own_outputs, prepare, random_node
-from edgekit.hushed import hushed
 from edgekit.runtimes.export import export
 
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ def simplify(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     try:
-        with hushed():
-            slim: onnx.ModelProto = onnxslim.slim(copy)
+        slim: onnx.ModelProto = onnxslim.slim(copy)
         onnx.checker.check_model(slim)
     except Exception as error:  # noqa: BLE001 - the simplifier is a courtesy; the graph is right without it
         notes.append(f"not simplified: {first_line(error)}")

@@ -26,7 +26,7 @@ def refuse_random(network: torch.nn.Module, task: Task) -> None:
     Raises:
         BadInput: two calls with the example gave different outputs.
     """
-    call = _call(task)
+    call = task.named(task.example)
     first, second = run_torch(network, [call, call])
     for index, (once, again) in enumerate(zip(first, second, strict=True)):
         if once.shape != again.shape or not np.array_equal(once, again, equal_nan=once.dtype.kind == "f"):
@@ -76,17 +76,14 @@ def _difference(expected: list[np.ndarray], found: list[np.ndarray]) -> str | No
     return None
 
 
-def _call(task: Task) -> Call:
-    return dict(zip([spec.name for spec in task.inputs], task.example, strict=True))
-
-
 def _trials(task: Task) -> Iterator[tuple[str, Call]]:
-    yield "on the example", _call(task)
-    floats = {name: array for name, array in _call(task).items() if array.dtype.kind == "f"}
+    example = task.named(task.example)
+    yield "on the example", example
+    floats = {name: array for name, array in example.items() if array.dtype.kind == "f"}
     if floats:
-        yield "on the negated example", {**_call(task), **{name: -array for name, array in floats.items()}}
+        yield "on the negated example", {**example, **{name: -array for name, array in floats.items()}}
     for axis_name in sorted({size for spec in task.inputs for size in spec.shape if isinstance(size, str)}):
-        doubled = _call(task)
+        doubled = dict(example)
         for spec in task.inputs:
             for axis in [axis for axis, size in enumerate(spec.shape) if size == axis_name]:
                 array = doubled[spec.name]

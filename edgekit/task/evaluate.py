@@ -56,8 +56,7 @@ def score_graph(model: onnx.ModelProto, task: Task, evaluate: Callable[[Predict]
 
 def make_predict(model: onnx.ModelProto, task: Task) -> Predict:
     """A function from a batch of any size to the graph's outputs for it, run by deployed calls."""
-    session = open_session(model)
-    names = [spec.name for spec in task.inputs]
+    session, names = open_session(model), [spec.name for spec in task.inputs]
 
     def predict(*arrays: Any) -> Any:
         given = arrays[0] if len(arrays) == 1 and isinstance(arrays[0], Mapping) else arrays
@@ -68,7 +67,7 @@ def make_predict(model: onnx.ModelProto, task: Task) -> Predict:
         cut = cut_calls(ordered, task.inputs, task.example, where=PREDICT, pad=True)
         if not cut.calls:
             raise BadInput("is called with no samples", where=PREDICT)
-        results = [run(session, dict(zip(names, call, strict=True))) for call in cut.calls]
+        results = [run(session, task.named(call)) for call in cut.calls]
         outputs = tuple(_join(parts, task, cut.samples) for parts in zip(*results, strict=True))
         return outputs[0] if len(outputs) == 1 else outputs
 

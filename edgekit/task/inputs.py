@@ -44,7 +44,9 @@ def settle_call(loaded: Loaded, signature: Signature, said: Said) -> Call:
     made_up = bool(said.options) or (said.example is None and loaded.example is None)
     if made_up:
         wanted = find_shapes(loaded, signature, said)
-        example = {argument: _invent(*want) for argument, want in wanted.items()}
+        example = {
+            argument: _invent(*want, seed) for seed, (argument, want) in enumerate(wanted.items(), start=SEED)
+        }
     elif said.example is not None:
         example = _read_example(bind(signature, said.example, said.example_where), said.example_where)
     else:
@@ -54,10 +56,13 @@ def settle_call(loaded: Loaded, signature: Signature, said: Said) -> Call:
     return Call(specs=specs, example=tuple(example.values()), made_up=made_up)
 
 
-def _invent(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Noise for floats. Ones for the rest: a token that every vocabulary has, a mask that hides nothing."""
+def _invent(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
+    """Noise for floats, another for each input, for a network may compare them. Ones for the rest.
+
+    One is a token that every vocabulary has, and a mask of ones hides nothing.
+    """
     if np.dtype(dtype).kind == "f":
-        return np.asarray(np.random.default_rng(SEED).standard_normal(shape), dtype)
+        return np.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
     return np.ones(shape, dtype)
 
 

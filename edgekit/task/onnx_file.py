@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from edgekit.errors import BadInput, first_line
-from edgekit.graph.prepare import graphs, opset_of, prepare
+from edgekit.graph.prepare import NEWEST_IR, NEWEST_OPSET, graphs, opset_of, prepare
 from edgekit.task.record import Argument, Loaded
 from edgekit.task.usercode import show_path
 
@@ -22,7 +22,6 @@ WEIGHTED = {
     "Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN",
     "BatchNormalization", "LayerNormalization", "InstanceNormalization",
 }  # fmt: skip
-NEWEST_OPSET, NEWEST_IR = 26, 13  # that onnxruntime 1.31 takes; the onnx package writes newer files
 EXPORT_AGAIN = "export or download it again"
 PROTOBUF_LIMIT = 2 * 1024**3  # bytes that one message can hold; no runtime takes more from memory
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}

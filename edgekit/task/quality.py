@@ -114,9 +114,8 @@ def _how_many(model: onnx.ModelProto, task: Task) -> int:
 def _outputs(model: onnx.ModelProto, task: Task, number: int) -> tuple[Arrays, ...]:
     """The outputs for the first calibration calls, at the optimisation level that users run."""
     session = open_session(model)
-    names = [spec.name for spec in task.inputs]
     calls = (task.calibration or ())[:number]
-    return tuple(tuple(run(session, dict(zip(names, call, strict=True)))) for call in calls)
+    return tuple(tuple(run(session, task.named(call))) for call in calls)
 
 
 def _tells_apart(outputs: Sequence[Arrays]) -> bool:

@@ -63,6 +63,10 @@ class Task:
     sources_digest: str
     notes: tuple[str, ...]
 
+    def named(self, call: Arrays) -> dict[str, np.ndarray]:
+        """The arrays of a call by input name, which is how a graph takes them."""
+        return {spec.name: array for spec, array in zip(self.inputs, call, strict=True)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Argument:

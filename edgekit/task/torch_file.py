@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,7 @@ def read_checkpoint(path: Path, *, model_factory: str | None, trust_pickle: bool
             todo="save `model.state_dict()` and give `--model-factory path.py:function`",
         )
     loaded = fit_weights(weights, path, model_factory)
-    notes = (*loaded.notes, f"{show_path(path)}: {note}") if note else loaded.notes
-    return Loaded(model=loaded.model, notes=notes)
+    return replace(loaded, notes=(f"{show_path(path)}: {note}",)) if note else loaded
 
 
 def _unpickle(path: Path, trust_pickle: bool) -> Any:
@@ -183,7 +183,7 @@ def fit_weights(weights: Weights, path: Path, model_factory: str | None) -> Load
     model = factory()
     if not isinstance(model, torch.nn.Module):
         raise BadInput(f"gives a {type(model).__name__}, not a torch.nn.Module", where=model_factory)
-    bare, note = _without_prefix(weights, model)
+    bare = _without_prefix(weights, model)
     problems = _compare_keys(bare, model)
     if problems:
         raise BadInput(f"does not fit the network of {model_factory}: {problems}", where=show_path(path))
@@ -192,15 +192,15 @@ def fit_weights(weights: Weights, path: Path, model_factory: str | None) -> Load
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise BadInput(lines[-1], where=show_path(path)) from error
-    return Loaded(model=model, notes=(note,) if note else ())
+    return Loaded(model=model)
 
 
-def _without_prefix(weights: Weights, model: torch.nn.Module) -> tuple[Weights, str | None]:
+def _without_prefix(weights: Weights, model: torch.nn.Module) -> Weights:
     """Drop the `module.` that DataParallel puts before every key."""
     prefix = "module."
     if all(key.startswith(prefix) for key in weights) and not hasattr(model, "module"):
-        return {key.removeprefix(prefix): value for key, value in weights.items()}, None
-    return weights, None
+        return {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
 
 
 def _compare_keys(weights: Weights, model: torch.nn.Module) -> str:
@@ -219,6 +219,5 @@ def _compare_keys(weights: Weights, model: torch.nn.Module) -> str:
     return "; ".join(f"{len(found)} {word} ({_first_few(found)})" for found, word in counted if found)
 
 
-def _first_few(words: Iterable[str], most: int = 3) -> str:
-    words = list(words)
-    return ", ".join(words[:most]) + (", ..." if len(words) > most else "")
+def _first_few(words: Sequence[str]) -> str:
+    return ", ".join(words[:3]) + (", ..." if len(words) > 3 else "")

@@ -34,7 +34,8 @@ def try_model(model: torch.nn.Module | onnx.ModelProto, call: Call, where: str) 
         raise BadInput(
             f"the model fails on the example inputs ({shown}): {type(error).__name__}: {first_line(error)}",
             where=find_frame(error) or where,
-            todo="give the shapes and types it was made for, with `--input-shape` or example_inputs()",
+            todo="give the shapes and types it was made for, with `--input-shape`, calibration data or "
+            "example_inputs()",
         ) from error
     for name, array in outputs.items():
         _check_output(name, array, call, where)

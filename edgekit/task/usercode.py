@@ -85,13 +85,6 @@ def module_file(module: object) -> str | None:
     return file if isinstance(file, str) else None
 
 
-def foreign_modules(folder: Path) -> set[str]:
-    """The names of modules that only other tasks' folders brought in."""
-    mine = _siblings.get(folder.resolve(), {})
-    others = (modules for other, modules in _siblings.items() if other != folder.resolve())
-    return {name for modules in others for name in modules} - set(mine)
-
-
 @contextlib.contextmanager
 def blame(label: str) -> Iterator[None]:
     """Turn whatever the user's code raises in the block into one line with the user's file and line.

@@ -124,11 +124,6 @@ def test_a_wrong_declaration_of_an_output_is_replaced_by_what_comes_out(tmp_path
     assert read_manifest(packed(tmp_path / "x", model)).outputs[0].shape == ["batch", 10]
 
 
-def test_a_model_given_as_bytes_is_kept_as_it_is(tmp_path):
-    data = image_network().SerializeToString()
-    assert (packed(tmp_path / "x", data) / "model.onnx").read_bytes() == data
-
-
 @pytest.mark.parametrize(
     ("nodes", "inputs", "outputs", "word"),
     [

@@ -83,6 +83,7 @@ def test_a_second_build_takes_every_stage_from_the_cache_says_so_and_gives_the_s
     )
     assert "from the cache" in done.stdout
     stages = [line for line in done.stderr.splitlines() if line.startswith("✓") and "load" not in line]
+    assert len(stages) >= 4
     assert all("from the cache" in line for line in stages if "package" not in line)
     first = (folder / "dist" / "small-rpi4.tar.gz").read_bytes()
     assert again.with_name("small-rpi4.tar.gz").read_bytes() == first
@@ -95,7 +96,7 @@ def test_a_recipe_is_replayed_without_a_search(built, cache, tmp_path):
         "build", SMALL, "-t", "rpi4", "--recipe", "recipe.yaml", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache
     )
     result = json.loads(done.stdout)
-    assert [tried["name"] for tried in result["tried"]] == ["quantize"]
+    assert [tried["name"] for tried in result["tried"]] == ["int8"]
     assert result["tried"][0]["recipe"] == recipe
     manifest = json.loads((tmp_path / result["bundle"] / "manifest.json").read_text())
     assert manifest["recipe"] == recipe
@@ -111,6 +112,26 @@ def test_pruning_with_distillation_gives_a_smaller_network_that_still_works(cach
     assert tried["cost"]["drop"]["value"] < 0.05
     assert tried["cost"]["size_mb"]["value"] < 0.03  # float32 has 0.044
     assert tried["parities"][0]["snr_db"] > 60
+
+
+def test_training_data_that_cannot_be_used_costs_the_pruned_networks_only_and_is_said(cache, tmp_path):
+    batches = "return [{'image': image, 'label': label} for image, label in Batches()]"
+    (tmp_path / "task.py").write_text(SMALL.read_text().replace("return Batches()", batches))
+    options = ["--size", "12KB", "--json"]
+    done = edgekit("build", "task.py", "-t", "rpi4", *options, cwd=tmp_path, expect=3, EDGEKIT_CACHE=cache)
+    result = json.loads(done.stdout)
+    assert result["tried"][result["shipped"]]["name"] == "int8"
+    assert "cannot be trained on the training data: KeyError: 0" in result["tried"][2]["reason"]
+
+
+def test_verbose_shows_what_libraries_say_on_standard_error_and_usually_nothing_of_it_is_seen(tmp_path):
+    options = ["--size", "35KB", "--json", "-v"]
+    loud = edgekit("build", SMALL, "-t", "rpi4", *options, cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "loud")
+    assert json.loads(loud.stdout)["schema"] == "edgekit.build/1"
+    assert "Statistics collection" in loud.stderr  # nncf
+    assert "torchvision is not installed" in loud.stderr  # torch's exporter
+    done = edgekit("build", SMALL, "-t", "rpi4", *options[:2], cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "calm")
+    assert all(line.startswith("✓ ") for line in done.stderr.splitlines())
 
 
 def test_a_budget_that_cannot_be_met_is_status_3_and_says_what_to_relax(cache, tmp_path):
@@ -152,7 +173,8 @@ def test_an_onnx_file_is_built_with_calibration_from_a_file(onnx_file, cache, tm
     shipped = result["tried"][result["shipped"]]
     assert shipped["name"] == "int8"
     assert shipped["quality"]["kind"] == "top-1 agreement"
-    assert any("pruning is not offered" in warning for warning in result["warnings"])
+    assert any("pruning is not offered" in note for note in result["notes"])
+    assert shipped["recipe"]["steps"][0]["route"] in ("nncf", "ort-static", "ort-dynamic")
 
 
 def test_a_file_that_is_quantized_already_is_left_alone_and_said_so(built, cache, tmp_path):
@@ -161,7 +183,7 @@ def test_a_file_that_is_quantized_already_is_left_alone_and_said_so(built, cache
     done = edgekit("build", "int8.onnx", "-t", "rpi4", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
     result = json.loads(done.stdout)
     assert [tried["name"] for tried in result["tried"]] == ["as given"]
-    assert any("quantized already and is left alone" in warning for warning in result["warnings"])
+    assert any("quantized already and is left alone" in note for note in result["notes"])
 
 
 def test_without_any_data_the_unchanged_network_is_known_to_lose_nothing(cache, tmp_path):
@@ -178,6 +200,7 @@ def test_without_any_data_the_unchanged_network_is_known_to_lose_nothing(cache, 
 def test_a_plan_shows_the_candidates_and_writes_nothing(cache, tmp_path):
     done = edgekit("plan", SMALL, "-t", "rpi4", cwd=tmp_path, EDGEKIT_CACHE=cache)
     assert "nothing was built" in done.stdout
+    assert "To meet the budget" not in done.stdout
     for name in ("float32", "int8", "pruned to 50% + int8"):
         assert name in done.stdout
     assert list(tmp_path.iterdir()) == []
@@ -187,8 +210,9 @@ def test_a_plan_as_json_has_every_layer(cache, tmp_path):
     done = edgekit("plan", SMALL, "-t", "rpi4", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
     plan = json.loads(done.stdout)
     assert plan["schema"] == "edgekit.plan/1"
-    assert all(tried["cost"]["latency_p90_ms"]["how"] == "predicted" for tried in plan["tried"])
-    assert not any(tried["realised"] for tried in plan["tried"])
+    assert all(one["cost"]["latency_p90_ms"]["how"] == "predicted" for one in plan["candidates"])
+    assert not any(one["realised"] for one in plan["candidates"])
+    assert "outcome" not in plan
     assert {layer["op"] for layer in plan["layers"]} >= {"Conv", "Gemm"}
     assert all(layer["predicted_ms"] > 0 for layer in plan["layers"])
 
@@ -275,7 +299,7 @@ NO_CALIBRATION = task(
         (nan_weights, "model.onnx", (), "`w` holds NaN"),
         (FACTORY_RAISES, "task.py", (), "task.py:4 in model(): ValueError: no weights today"),
         (NAN_OUTPUT, "task.py", (), "NaN"),
-        (WRONG_SHAPE, "task.py", (), "task.py"),
+        (WRONG_SHAPE, "task.py", (), "the model fails on the example inputs (input 1x5 float32)"),
         (NO_CALIBRATION, "task.py", (), "the calibration data is empty"),
         (write_model, "model.onnx", ("--input-shape", "1x5"), "1x5"),
         (write_model, "model.onnx", ("--calibration", "none.npz"), "none.npz: no such file"),
@@ -286,6 +310,8 @@ NO_CALIBRATION = task(
         (write_model, "model.onnx", ("--max-drop", "0%"), "--max-drop: a limit must be more than 0"),
         (write_model, "model.onnx", ("--memory", "many"), "--memory: `many` is not a number with a unit"),
         (write_model, "model.onnx", ("-o", "model.onnx"), "model.onnx: is a file"),
+        (write_model, "model.onnx", ("-o", "."), "is the folder that you are in"),
+        (write_model, "model.onnx", ("-o", "x" * 101), "is no name for a bundle"),
     ],
 )
 def test_bad_input_gets_one_line_and_status_2(cache, tmp_path, prepare, source, options, said):

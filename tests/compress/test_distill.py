@@ -47,6 +47,45 @@ def test_a_loss_that_runs_away_is_refused(tiny_cnn):
         )
 
 
+def test_batches_of_numpy_arrays_teach_the_same_as_batches_of_tensors(tiny_cnn):
+    arrays = [tuple(tensor.numpy() for tensor in batch) for batch in tiny_cnn.training()]
+    student = TinyCnn(8).eval()
+    once, twice = (
+        Distill(epochs=1).apply(student, task, context_of(task, None))
+        for task in (tiny_cnn, replace(tiny_cnn, training=lambda: arrays))
+    )
+    assert torch.equal(parameters(once), parameters(twice))
+
+
+class TooMany(list):
+    """Says that it holds one batch."""
+
+    def __len__(self):
+        return 1
+
+
+IMAGES, LABELS = torch.zeros(4, 1, 16, 16), torch.zeros(4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("batches", "reason"),
+    [
+        ([{"image": IMAGES, "label": LABELS}], "KeyError"),
+        ([(IMAGES.tolist(), LABELS)], "TypeError"),
+        ([(torch.zeros(4, 2, 16, 16), LABELS)], "RuntimeError"),
+        ([(IMAGES.double().numpy(), LABELS)], "RuntimeError"),
+        ([(IMAGES, LABELS + 10)], "IndexError"),
+        (TooMany([(IMAGES, LABELS)] * 9), "ValueError"),
+    ],
+)
+def test_training_data_of_another_form_is_refused_in_one_line(tiny_cnn, batches, reason):
+    task = replace(tiny_cnn, training=lambda: batches)
+    with pytest.raises(
+        BadInput, match=rf"^distill net: cannot be trained on the training data: {reason}: .*; yield"
+    ):
+        Distill(epochs=1).apply(tiny_cnn.model, task, context_of(task, None))
+
+
 def test_several_outputs_without_labels_are_taught_by_their_distance():
     def training():
         return [torch.from_numpy(noise(4, 3, 24, 32, seed=seed)) for seed in range(4)]

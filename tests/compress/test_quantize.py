@@ -154,6 +154,19 @@ def test_where_none_is_inside_the_limit_the_one_that_loses_least_is_kept():
     assert kept([attempt("a", 4.0, 0.5), attempt("b", 1.2, 0.2)], 0.01) == "b"
 
 
+def test_a_slower_route_is_kept_where_the_fastest_is_too_large():
+    fast, small = attempt("fast", 3.0, 0.001), attempt("small", 1.2, 0.002)
+    fast.model.doc_string = "x" * 1000
+    for most, name in ((None, "fast"), (2000, "fast"), (100, "small"), (1, "fast")):
+        model, routes = choose([fast, small], 0.01, most)
+        assert model.producer_name == name
+    routes = choose([fast, small], 0.01, 100)[1]
+    assert [route.reason for route in routes] == [
+        "larger than the limit allows",
+        "fastest inside the quality and size limits",
+    ]
+
+
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_calls_are_spread_over_all_of_them(given_calls, most):
     calls = [{"x": np.array(index)} for index in range(given_calls)]

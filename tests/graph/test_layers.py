@@ -73,3 +73,19 @@ def test_the_most_memory_is_that_of_the_largest_neighbours():
             return self.down(self.up(x).sigmoid())
 
     assert described(Wide(), noise(1, 10)).activation_peak == 2 * 1000 * np.dtype(np.float32).itemsize
+
+
+def test_a_weight_that_several_layers_read_is_moved_by_each_and_stored_once():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 64, bias=False)
+
+        def forward(self, x):
+            for _ in range(6):
+                x = torch.tanh(self.layer(x))
+            return x
+
+    layers = [layer for layer in described(Shared(), noise(1, 64)).layers if layer.macs]
+    assert [layer.params for layer in layers] == [64 * 64] * 6
+    assert [layer.own_share for layer in layers] == [1, 0, 0, 0, 0, 0]

@@ -3,9 +3,15 @@ import pytest
 from networks import noise
 from onnx import numpy_helper, parser
 
-from edgekit.compress.int8_routes import quantize_dynamic
+from edgekit.compress.int8_routes import quantize_dynamic, quantize_static
 from edgekit.graph.fusion import count_integer_nodes, count_unfused, use_uint8_activations
-from edgekit.graph.rewrite import drop_unused_weights, join_inputs, stand_off_inputs, transpose_gemms
+from edgekit.graph.rewrite import (
+    drop_unused_domains,
+    drop_unused_weights,
+    join_inputs,
+    stand_off_inputs,
+    transpose_gemms,
+)
 from edgekit.signal import snr_db
 from edgekit.verify import run_onnx
 
@@ -74,3 +80,11 @@ def test_unsigned_activations_give_the_same_numbers_and_fuse():
     assert np.array_equal(before, after)
     assert count_unfused(unsigned) == 0
     assert count_integer_nodes(unsigned) == 1
+
+
+def test_only_operator_sets_that_are_used_are_declared(tied):
+    static = quantize_static(tied, CALLS, reduce_range=False)
+    assert len(static.opset_import) > 1, "onnxruntime declares all that it knows"
+    drop_unused_domains(static)
+    assert [entry.domain for entry in static.opset_import] == [""]
+    assert snr_db(outputs(tied), outputs(static)) > 20

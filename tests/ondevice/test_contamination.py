@@ -22,7 +22,7 @@ def test_a_clean_run_has_no_warning():
 
 
 def test_other_programs_are_seen_where_they_leave_too_few_cores():
-    assert warnings(snapshots(busy=60 + 180)) == ["other programs used 3.0 of 4 cores during the run"]
+    assert warnings(snapshots(busy=60 + 180)) == ["other programs used 3.0 cores of 4 during the run"]
     assert warnings(snapshots(busy=60 + 60)) == []
     assert warnings(snapshots(busy=60 + 60), threads=4) != []
 
@@ -83,5 +83,5 @@ def test_a_system_that_tells_nothing_is_judged_by_its_load_alone():
     assert warnings([silent, silent], used=unknown) == []
     busy = {**silent, "load_average": 3.0}
     assert warnings([busy, silent], used=unknown) == [
-        "the machine was busy before the run: load 3.0 on 4 cores"
+        "the machine was busy before the run: load 3.0, cores: 4"
     ]

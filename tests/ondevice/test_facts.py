@@ -99,14 +99,9 @@ def test_the_throttle_bits_come_from_vcgencmd_where_sysfs_has_none(tmp_path, mon
 
 
 def test_the_watcher_prints_snapshots_until_its_input_is_closed():
-    command = [sys.executable, facts.__file__, "--watch"]
+    command = [sys.executable, facts.__file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as watcher:
         line = watcher.stdout.readline()
         watcher.communicate(timeout=30)
     assert set(json.loads(line)) == set(snapshot())
     assert watcher.returncode == 0
-
-
-def test_alone_it_prints_the_facts_of_a_machine():
-    done = subprocess.run([sys.executable, facts.__file__], capture_output=True, check=True, timeout=60)
-    assert set(json.loads(done.stdout)) == {"facts", "now"}

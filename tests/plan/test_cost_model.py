@@ -162,3 +162,17 @@ def test_a_network_of_no_layers_costs_nothing():
 def test_the_size_is_near_to_that_of_files_that_were_written(name, precision, written_mb):
     cost = predict(network(name, precision), load_profile("rpi4"), runtime="onnxruntime", threads=4)
     assert cost.size_mb.value == pytest.approx(written_mb, rel=0.03)
+
+
+def test_weights_that_layers_share_are_in_the_file_once():
+    layers = [a_layer(params=10**6), *[a_layer(params=10**6, own_share=0.0)] * 5]
+    cost = predict(layers, load_profile("rpi4"), runtime="onnxruntime", threads=4)
+    assert 4 <= cost.size_mb.low <= cost.size_mb.high < 4.5
+
+
+@pytest.mark.parametrize("op", ["Loop", "Scan"])
+def test_no_latency_is_predicted_where_a_loop_hides_the_work(op):
+    profile = load_profile("rpi4")
+    found = predict([a_layer(), a_layer(op=op, kind="other")], profile, runtime="onnxruntime", threads=1)
+    assert found.latency_p90_ms is None
+    assert found.size_mb is not None

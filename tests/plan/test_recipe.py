@@ -27,6 +27,19 @@ def test_the_key_of_a_recipe_holds_the_defaults_too():
     assert recipe_key((Quantize(),)) != recipe_key((Quantize(samples=7),))
 
 
+def test_a_pinned_recipe_holds_what_was_chosen_and_keeps_what_the_user_said():
+    asked = Recipe(steps=(Prune(macs=0.5), Distill(), Quantize()))
+    pinned = asked.pinned(route="nncf", round_to=8)
+    assert pinned.data()["steps"] == [
+        {"step": "prune", "round_to": 8},
+        {"step": "distill"},
+        {"step": "quantize", "route": "nncf"},
+    ]
+    said = Recipe(steps=(Prune(macs=0.5, round_to=4), Quantize(route="ort-static")))
+    assert said.pinned(route="nncf", round_to=8) == said
+    assert recipe_from_data(pinned.data(), "here") == pinned
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

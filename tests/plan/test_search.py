@@ -1,7 +1,7 @@
 import pytest
 
 from edgekit.compress.quantize import Quantize
-from edgekit.cost import Cost, Figure
+from edgekit.cost import Cost, Figure, judge
 from edgekit.errors import BadInput, VerificationFailed
 from edgekit.plan.candidates import Candidate
 from edgekit.plan.recipe import Recipe
@@ -163,3 +163,20 @@ def test_what_is_milder_than_needed_is_shown_with_its_prediction_and_not_built()
     assert built == ["float32"]
     assert found.tried[1].reason == "not needed: a milder recipe fits"
     assert found.tried[1].cost.size_mb.value == 0.3
+
+
+def test_an_int8_file_that_is_neither_smaller_nor_faster_is_not_shipped_for_its_size():
+    budget = Cost(size_mb=limit(1.0))
+    costs = {"float32": Cost(size_mb=measured(2.0)), "int8": Cost(size_mb=measured(1.999))}
+    found, _ = run(costs, budget, speedups={"int8": 0.999})
+    assert found.shipped == 0
+    assert found.tried[1].reason == "not chosen: neither smaller nor faster than the float network"
+
+
+def test_what_is_surely_missed_is_told_before_what_is_open():
+    budget = Cost(latency_p90_ms=limit(10.0), size_mb=limit(1.0), drop=limit(0.05))
+    cost = Cost(latency_p90_ms=predicted(5.0, 9.0, 15.0), size_mb=measured(2.0))
+    lines = what_to_relax(judge(cost, budget))
+    assert [line.split(" ")[0] for line in lines] == ["artifact", "latency", "nothing"]
+    assert lines[1].count("measure") == 1
+    assert lines[2].endswith("; give `evaluate` or calibration data")

@@ -93,9 +93,9 @@ def test_names_in_a_chart_are_escaped():
     assert 'aria-label="&lt;i&gt;"' in drawing
 
 
-@given(st.lists(st.floats(min_value=-1e12, max_value=1e12), max_size=5), st.booleans())
-def test_ticks_are_few_and_lie_on_the_scale(values, from_zero):
-    scale = fit(values, 0, 100, from_zero=from_zero)
+@given(st.lists(st.floats(min_value=-1e12, max_value=1e12), max_size=5))
+def test_ticks_are_few_and_lie_on_the_scale(values):
+    scale = fit(values, 0, 100)
     found = ticks(scale)
     assert len(found) <= 7
     assert all(-0.001 <= scale.at(value) <= 100.001 for value in found)

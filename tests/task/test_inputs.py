@@ -131,6 +131,21 @@ def test_an_output_that_is_no_tensor_is_refused(tmp_path):
     assert "output `y` is of the kind sequence, only tensors are taken" in refusal(path)
 
 
+def test_inputs_that_are_made_up_differ(tmp_path):
+    write(tmp_path / "net.py", "import torch\nclass Two(torch.nn.Module):\n"
+          "    def forward(self, a, b):\n        return a - b\ndef make():\n    return Two()\n")  # fmt: skip
+    first, second = load(f"{tmp_path / 'net.py'}:make", input_shape=("1x4", "1x4")).example
+    assert not np.allclose(first, second)
+
+
+def test_an_output_of_text_is_refused(tmp_path):
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.STRING, [1, 4])]
+    cast = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)
+    path = save_graph(helper.make_graph([cast], "g", inputs, outputs), tmp_path / "net.onnx")
+    assert "output `y` holds text, only numbers are given; export the model without it" in refusal(path)
+
+
 @pytest.mark.parametrize(("dtype", "value"), [("int64", 1), ("bool", True), ("uint8", 1)])
 def test_values_of_other_types_are_made_up_as_ones(tmp_path, dtype, value):
     body = "import torch\nclass Echo(torch.nn.Module):\n    def forward(self, x):\n        return x.float()\n"

@@ -125,3 +125,9 @@ def test_an_original_that_gives_nan_on_the_calibration_data_is_refused(tmp_path)
     broken = replace(task, calibration=(*task.calibration[:3], (np.full((1, 4), np.nan, np.float32),)))
     with pytest.raises(BadInput, match="gives NaN on calibration call 3"):
         judge_original(task.model, broken)
+
+
+def test_to_agree_on_the_only_class_there_is_proves_nothing(tmp_path):
+    task = calibrated(tmp_path, weight=weights())
+    always = replace(task, calibration=(task.calibration[0],) * 8)
+    assert judge_original(task.model, always).quality.kind == "signal-to-noise"

@@ -118,8 +118,7 @@ def watched(program: str | None) -> Iterator[list[Any]]:
         yield seen
         return
     with tempfile.TemporaryFile() as lines:
-        command = [sys.executable, program, "--watch"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=lines) as watcher:
+        with subprocess.Popen([sys.executable, program], stdin=subprocess.PIPE, stdout=lines) as watcher:
             yield seen
             watcher.communicate(timeout=60)
         lines.seek(0)
@@ -147,7 +146,7 @@ def find_notes(
     notes = [f"{name}: {reason}" for name, reason in latency["not_given"].items()]
     asked = manifest["runtime"]["threads"]
     if threads != asked:
-        notes.append(f"the bundle asks for {asked} threads, measured with {threads}")
+        notes.append(f"threads: the bundle asks for {asked}, measured with {threads}")
     if facts["governor"] not in (None, "performance"):
         notes.append(f"the clock governor is {facts['governor']}, not performance")
     if facts["emulated"]:
@@ -173,7 +172,7 @@ def describe_protocol(mode: str, threads: int, timed: dict[str, Any], samples: i
         "stream": "single: the next call starts when the last has ended",
         "timer": "time.perf_counter_ns around one call of the runtime",
         "inputs": f"{samples} golden samples in turn",
-        "percentiles": "p90, p95, p99 by MLPerf early stopping at 99 % confidence; p10, p50 plain",
+        "percentiles": "p90 and p99 by MLPerf early stopping at 99 % confidence; p50 plain",
         "warm_up": timed["warm_up"],
         "runs": timed["measured"]["runs"],
         "seconds": timed["measured"]["seconds"],

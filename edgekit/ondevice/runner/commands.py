@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
-from typing import Any, Mapping
+from typing import Any
 
 MEMORY_RUNS = 10
 MEMORY_SECONDS = 2.0
@@ -15,8 +14,6 @@ MEMORY_SECONDS = 2.0
 
 def run(options: Any, bundle: str, runner: Any) -> int:
     """Do what the options ask; returns the exit status."""
-    if options.info:
-        return info(bundle, runner)
     if options.memory:
         return memory(options, bundle, runner)
     if options.check:
@@ -24,18 +21,6 @@ def run(options: Any, bundle: str, runner: Any) -> int:
     if options.bench:
         return bench(options, bundle, runner)
     return predict(options, bundle, runner)
-
-
-def info(bundle: str, runner: Any) -> int:
-    """Say what the model is; needs neither numpy nor the runtime."""
-    manifest = runner.read_manifest(bundle)
-    print(f"{manifest['name']}, built for {manifest['device']['target']}")
-    print(f"runs on {manifest['runtime']['name']} {manifest['runtime']['version']}")
-    for kind in ("inputs", "outputs"):
-        for spec in manifest[kind]:
-            shape = ", ".join(str(size) for size in spec["shape"])
-            print(f"{kind[:-1]} {spec['name']}: {spec['dtype']}[{shape}]")
-    return 0
 
 
 def memory(options: Any, bundle: str, runner: Any) -> int:
@@ -81,26 +66,22 @@ def check(options: Any, bundle: str, runner: Any) -> int:
 
 
 def bench(options: Any, bundle: str, runner: Any) -> int:
-    """Measure, and print the result as JSON or write it to a file."""
+    """Measure, and print the result as JSON."""
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     result = runner.part("benchmark").benchmark(
-        runner, bundle, mode=options.mode, threads=options.threads, say=say
+        runner, bundle, mode=options.mode or "standard", threads=options.threads, say=say
     )
     samples = result.pop("samples_ms")
     # The samples on one line, all else to be read.
-    text = json.dumps(result, indent=2)[:-2] + f',\n  "samples_ms": {json.dumps(samples)}\n}}\n'
-    if options.output:
-        write(options.output, text.encode("ascii"), runner)
-    else:
-        sys.stdout.write(text)
+    print(json.dumps(result, indent=2)[:-2] + f',\n  "samples_ms": {json.dumps(samples)}\n}}')
     return 0
 
 
 def predict(options: Any, bundle: str, runner: Any) -> int:
-    """Predict from files; prints the outputs as JSON or saves them as .npz."""
+    """Predict from files; prints the outputs as JSON."""
     inputs = runner.part("inputs")
     arrays: dict[str, Any] = {}
     for number, path in enumerate(options.input, start=1):
@@ -112,13 +93,8 @@ def predict(options: Any, bundle: str, runner: Any) -> int:
     outputs = runner.with_runtime(bundle, lambda: model.predict(*ordered))
     taken_ms = (time.perf_counter() - start) * 1000
     named = outputs if isinstance(outputs, tuple) else (outputs,)
-    result = {spec["name"]: named[i] for i, spec in enumerate(model.outputs)}
-    if options.save:
-        save(options.save, result, runner)
-        print(f"wrote {options.save}")
-    else:
-        shown = {name: show(array) for name, array in result.items()}
-        print(json.dumps({"outputs": shown, "first_call_ms": round(taken_ms, 3)}))
+    shown = {spec["name"]: show(named[i]) for i, spec in enumerate(model.outputs)}
+    print(json.dumps({"outputs": shown, "first_call_ms": round(taken_ms, 3)}))
     return 0
 
 
@@ -131,28 +107,3 @@ def show(array: Any) -> dict[str, Any]:
     if array.dtype.kind in "fc" and not numpy.isfinite(array).all():
         values = numpy.where(numpy.isfinite(array), array.astype(object), None)
     return {"shape": list(array.shape), "dtype": str(array.dtype), "values": values.tolist()}
-
-
-def save(path: str, arrays: Mapping[str, Any], runner: Any) -> None:
-    """Write the arrays as .npz, whole or not at all."""
-    import io
-
-    import numpy
-
-    buffer = io.BytesIO()
-    numpy.savez(buffer, allow_pickle=False, **dict(arrays))
-    write(path, buffer.getvalue(), runner)
-
-
-def write(path: str, content: bytes, runner: Any) -> None:
-    """Write a file so that it is there whole or not at all."""
-    half = f"{path}.{os.getpid()}.half"
-    try:
-        with open(half, "wb") as file:
-            file.write(content)
-        os.replace(half, path)
-    except OSError as error:
-        raise runner.Refused(f"{path}: {error.strerror}; choose another path", runner.BAD_INPUT) from error
-    finally:
-        if os.path.exists(half):
-            os.remove(half)

@@ -60,12 +60,12 @@ def _from_others(
     if not start or not end or usage["cpu_seconds"] is None or wall <= 0:
         load = before["load_average"]
         busy = load is not None and load > 0.5 * cores
-        return [f"the machine was busy before the run: load {load:.1f} on {cores} cores"] if busy else []
+        return [f"the machine was busy before the run: load {load:.1f}, cores: {cores}"] if busy else []
     found = []
     others = (end["busy"] - start["busy"] - usage["cpu_seconds"]) / wall
     # What others use of the cores that this run leaves free does little harm; a tenth is the clock's grain.
     if others > max(0.1, 0.5 * free):
-        found.append(f"other programs used {others:.1f} of {cores} cores during the run")
+        found.append(f"other programs used {others:.1f} cores of {cores} during the run")
     stolen = (end["stolen"] - start["stolen"]) / wall
     if stolen > MOST_STOLEN_SHARE:
         found.append(f"the hypervisor gave {stolen:.2f} cores' worth of time to other machines")

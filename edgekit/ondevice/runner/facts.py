@@ -1,7 +1,6 @@
 """What the machine is and how it is doing: read from the system, nothing is changed. Linux first.
 
-Runs alone too: `python facts.py` prints the facts as JSON; `python facts.py --watch` prints a snapshot a
-second until its standard input is closed.
+Runs alone too: it prints a snapshot a second until its standard input is closed.
 """
 
 from __future__ import annotations
@@ -263,15 +262,12 @@ def _package_version(name: str) -> str | None:
         return None
 
 
-def watch(seconds: float = 1.0) -> None:
-    """Print one snapshot every `seconds`, a JSON line each, until standard input is closed."""
+def watch() -> None:
+    """Print one snapshot a second, a JSON line each, until standard input is closed."""
     os.nice(19)
-    while not select.select([sys.stdin], [], [], seconds)[0]:
+    while not select.select([sys.stdin], [], [], 1.0)[0]:
         print(json.dumps(snapshot()), flush=True)
 
 
 if __name__ == "__main__":
-    if "--watch" in sys.argv[1:]:
-        watch()
-    else:
-        print(json.dumps({"facts": gather(), "now": snapshot()}, indent=2))
+    watch()

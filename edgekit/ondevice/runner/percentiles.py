@@ -11,7 +11,7 @@ import math
 from typing import Any, Sequence
 
 CONFIDENCE = 0.99
-TAILS = (0.90, 0.95, 0.99)
+TAILS = (0.90, 0.99)
 
 
 def binomial_cdf(k: int, n: int, chance: float) -> float:
@@ -62,41 +62,39 @@ def _away_from_zero(value: float, tiny: float) -> float:
     return tiny if abs(value) < tiny else value
 
 
-def over_latency_allowance(n: int, percentile: float, confidence: float = CONFIDENCE) -> int:
-    """The largest t with F(t; n, 1 - percentile) <= 1 - confidence; 0 when the samples cannot carry it."""
+def over_latency_allowance(n: int, percentile: float) -> int:
+    """The largest t with F(t; n, 1 - percentile) <= 1 - CONFIDENCE; 0 when the samples cannot carry it."""
     low, high = 0, int(n * (1.0 - percentile)) + 1
     while low < high:
         middle = (low + high + 1) // 2
-        if binomial_cdf(middle, n, 1.0 - percentile) <= 1.0 - confidence:
+        if binomial_cdf(middle, n, 1.0 - percentile) <= 1.0 - CONFIDENCE:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def least_samples(percentile: float, confidence: float = CONFIDENCE) -> int:
+def least_samples(percentile: float) -> int:
     """How many samples a claim about `percentile` needs at least: 64 for 0.90, 662 for 0.99."""
     high = 1
-    while over_latency_allowance(high, percentile, confidence) < 1:
+    while over_latency_allowance(high, percentile) < 1:
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        if over_latency_allowance(middle, percentile, confidence) < 1:
+        if over_latency_allowance(middle, percentile) < 1:
             low = middle
         else:
             high = middle
     return high
 
 
-def early_stopping(
-    ordered: Sequence[float], percentile: float, confidence: float = CONFIDENCE
-) -> float | None:
+def early_stopping(ordered: Sequence[float], percentile: float) -> float | None:
     """MLPerf's estimate of `percentile` from ascending samples; None when they are too few.
 
     Drops the t - 1 highest and reports the maximum of the rest.
     """
-    allowance = over_latency_allowance(len(ordered), percentile, confidence)
+    allowance = over_latency_allowance(len(ordered), percentile)
     return ordered[len(ordered) - allowance] if allowance >= 1 else None
 
 
@@ -111,8 +109,8 @@ def plain_percentile(ordered: Sequence[float], percentile: float) -> float:
 def summarize(samples_ms: Sequence[float]) -> dict[str, Any]:
     """The statistics of a run, every key with its unit.
 
-    p10 and p50 are plain percentiles; p90, p95 and p99 follow the early-stopping rule and are None where
-    the samples cannot carry them, with the reason in `not_given`.
+    p50 is a plain percentile; p90 and p99 follow the early-stopping rule and are None where the samples
+    cannot carry them, with the reason in `not_given`.
 
     Raises:
         ValueError: no samples.
@@ -125,7 +123,6 @@ def summarize(samples_ms: Sequence[float]) -> dict[str, Any]:
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in ordered) / (n - 1)) if n > 1 else 0.0
     result: dict[str, Any] = {
         "n": n,
-        "p10_ms": plain_percentile(ordered, 0.10),
         "p50_ms": plain_percentile(ordered, 0.50),
         "mean_ms": mean,
         "min_ms": ordered[0],
