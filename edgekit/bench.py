@@ -14,8 +14,9 @@ from typing import Any, Literal
 from edgekit.bundle.archive import open_bundle
 from edgekit.bundle.check import check_files
 from edgekit.bundle.manifest import FILE, Manifest, read_manifest
+from edgekit.cost import Cost, Figure, How
 from edgekit.devices.local import run_own_runner
-from edgekit.errors import BadInput, VerificationFailed
+from edgekit.errors import BadInput, VerificationFailed, count
 from edgekit.files import written_whole
 
 Mode = Literal["quick", "standard", "strict"]
@@ -113,6 +114,23 @@ def measure_memory(bundle: Path) -> dict[str, Any]:
     with open_bundle(bundle) as folder:
         read_manifest(folder)
         return run_own_runner(folder, ["--memory"], seconds=CHECK_SECONDS, detail=_silent)
+
+
+def cost_of(record: Mapping[str, Any]) -> Cost:
+    """The figures of a benchmark's record: latency as far as its runs can carry it, memory and size."""
+    facts, protocol, latency, memory = (record[key] for key in ("facts", "protocol", "latency", "memory"))
+    machine = f"{facts['board'] or facts['cpu_model'] or 'an unknown machine'} ({facts['fingerprint'][:12]})"
+    done = f"protocol {protocol['mode']}, {protocol['runs']} runs, {count(protocol['threads'], 'thread')}"
+    found = {f"latency_{name}_ms": latency[f"{name}_ms"] for name in ("p50", "p90", "p99")}
+    found |= {"peak_memory_mb": memory["peak_rss_mb"], "size_mb": memory["artifact_mb"]}
+    how: How = "emulated" if facts["emulated"] else "measured"
+    return Cost(
+        **{
+            name: Figure(value=value, how=how, source=f"{machine}; {done}")
+            for name, value in found.items()
+            if value is not None
+        }
+    )
 
 
 def write_result(result: Mapping[str, Any], path: Path) -> None:

@@ -14,8 +14,8 @@ How = Literal["measured", "emulated", "predicted", "limit"]
 Status = Literal["MET", "PREDICTED", "NOT MET", "UNPROVEN"]
 
 OUTCOMES: dict[Status, str] = {
-    "MET": "every limit was measured and is kept: latency and memory on the device; size is exact, and quality "
-    "is what the kernels of the machine that built it give",
+    "MET": "every limit was measured and is kept: latency and memory on the device; size is exact, and "
+    "quality is what the kernels of the machine that built it give",
     "PREDICTED": "no limit is exceeded, but one or more rests on a prediction, whose interval lies inside it",
     "NOT MET": "a limit is exceeded; this is the nearest that was found",
     "UNPROVEN": "nothing decides a limit, neither a measurement nor a prediction that is narrow enough: "
@@ -27,8 +27,8 @@ OUTCOMES: dict[Status, str] = {
 class Figure:
     """One number and how it was got.
 
-    `low` and `high` bound a prediction, a latency's 9 times in 10; they are None for the rest. `source` says in
-    words where the number comes from: the device and the protocol, the cost model, the file of the limit.
+    `low` and `high` bound a prediction, a latency's 9 times in 10; they are None for the rest. `source` says
+    in words where the number comes from: the device and the protocol, the cost model, the file of the limit.
     """
 
     value: float

@@ -53,10 +53,19 @@ class VerificationFailed(EdgekitError):
     exit_status = 5
 
 
-def clean(value: object) -> str:
-    """`value` as one printable line: what would move a terminal's cursor or break XML becomes U+FFFD."""
+def clean(value: object, limit: int | None = None) -> str:
+    """`value` as one printable line: what would move a terminal's cursor or break XML becomes U+FFFD.
+
+    Of a line longer than `limit` characters the beginning is kept.
+    """
     text = " ".join(str(value).split())
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return text if limit is None or len(text) <= limit else text[: limit - 3] + "..."
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun: `1 thread`, `4 threads`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
@@ -66,5 +75,4 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     is_traceback = any("(most recent call last)" in line for line in lines)
-    text = lines[-1 if is_traceback else 0] if lines else type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return clean(lines[-1 if is_traceback else 0] if lines else type(error).__name__, limit)

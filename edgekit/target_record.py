@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgekit.errors import clean
 from edgekit.near import nearest
 
 FIGURE = {"figure": True}
@@ -150,8 +151,7 @@ def _owner(model: type[BaseModel], loc: Iterable[int | str]) -> type[BaseModel]:
 
 
 def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return f"`{text if len(text) <= 40 else text[:37] + '...'}`"
+    return f"`{clean(repr(value), 40)}`"
 
 
 def json_schema(model: type[Record], title: str) -> dict[str, Any]:

@@ -309,6 +309,7 @@ def manifest(budget=BUDGET, **device):
         "profile": "rpi4",
         "soc": "BCM2711",
         "core": "Cortex-A72",
+        "board": "Raspberry Pi 4 Model B",
         "arch": "aarch64",
         "cores": 4,
         "local": False,

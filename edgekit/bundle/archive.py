@@ -6,6 +6,7 @@ An archive may be anyone's: only plain files are taken out of it, into a folder 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import tarfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgekit.bundle.manifest import FILE, confine, file_name, read_manifest
-from edgekit.errors import BadInput, OutsideFailure, first_line
+from edgekit.errors import BadInput, OutsideFailure, clean, first_line
 from edgekit.files import written_whole
 
 SUFFIX = ".tar.gz"
@@ -99,7 +100,8 @@ def unpack(path: Path, folder: Path) -> Path:
         raise _unsafe("holds a file where it has a folder", str(path)) from error
     except OSError as error:
         what = f"cannot be unpacked: {error.strerror or error}"
-        raise OutsideFailure(what, where=str(path), todo="make room in the temporary folder") from error
+        room = "set TMPDIR to a folder with room" if error.errno == errno.ENOSPC else None
+        raise OutsideFailure(what, where=str(error.filename or path), todo=room) from error
     return folder / root
 
 
@@ -144,20 +146,20 @@ def _unpack_files(tar: tarfile.TarFile, metered: _Metered, folder: Path, where: 
 def _checked_name(entry: tarfile.TarInfo, where: str) -> tuple[str, str]:
     """The folder and the path in it, when the entry is a plain file with a path that stays inside."""
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse() or entry.size < 0:
-        raise _unsafe(f"`{_shown(entry.name)}` is no plain file", where)
+        raise _unsafe(f"`{clean(entry.name, 60)}` is no plain file", where)
     root, _, name = entry.name.partition("/")
     if not entry.name.isprintable():
-        raise _unsafe(f"`{_shown(entry.name)}` holds control characters", where)
+        raise _unsafe(f"`{clean(entry.name, 60)}` holds control characters", where)
     try:
         return file_name(root), file_name(name)
     except ValueError as error:
-        raise _unsafe(f"`{_shown(entry.name)}` {error}", where) from error
+        raise _unsafe(f"`{clean(entry.name, 60)}` {error}", where) from error
 
 
 def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:
     source = tar.extractfile(entry)
     if source is None:
-        raise tarfile.ReadError(f"no content for {_shown(entry.name)}")
+        raise tarfile.ReadError(f"no content for {clean(entry.name, 60)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         left = entry.size
@@ -167,10 +169,6 @@ def _write(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:
                 raise tarfile.ReadError("unexpected end of data")
             file.write(piece)
             left -= len(piece)
-
-
-def _shown(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:60])
 
 
 def _unsafe(what: str, where: str) -> BadInput:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from edgekit.cost import Cost, cost_from_dict
-from edgekit.errors import BadInput, first_line
+from edgekit.errors import BadInput, clean, first_line
 
 SCHEMA = "edgekit.bundle/1"
 FILE = "manifest.json"
@@ -99,6 +99,7 @@ class DeviceIdentity(Record):
     """The device that the bundle was built for.
 
     Attributes:
+        board: how the name begins that the system gives the board; empty where it gives none.
         python: versions that the requirements exist for.
         local: whether the build machine counted as such a device.
     """
@@ -107,6 +108,7 @@ class DeviceIdentity(Record):
     profile: Word
     soc: Text = ""
     core: Text = ""
+    board: Text = ""
     arch: Word
     cores: Annotated[int, Field(ge=1, le=100_000)]
     python: Annotated[list[Word], Field(max_length=100)] = []
@@ -238,7 +240,7 @@ def first_complaint(error: ValidationError | RecursionError) -> str:
     path = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     shown = f"`{path}`: {message}" if path else message
-    return "".join(letter if letter.isprintable() else "?" for letter in shown)[:300]
+    return clean(shown, 300)
 
 
 def _no_constant(name: str) -> float:

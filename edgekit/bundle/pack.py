@@ -144,6 +144,7 @@ def _manifest(
             profile=profile.name,
             soc=profile.soc,
             core=profile.core,
+            board=profile.board,
             arch=profile.arch,
             cores=profile.cores,
             python=list(target.python),

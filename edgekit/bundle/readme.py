@@ -8,7 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from edgekit.bundle.manifest import Manifest, Tensor
-from edgekit.cost import LABELS, OUTCOMES, Cost, Figure, cost_from_dict, judge, outcome, show_figure, show_value
+from edgekit.cost import (
+    LABELS,
+    OUTCOMES,
+    Cost,
+    Figure,
+    cost_from_dict,
+    judge,
+    outcome,
+    show_figure,
+    show_value,
+)
+from edgekit.errors import count
 
 SOURCES = {
     "manifest.json": "what this bundle is, for programs: everything below, and the SHA-256 of every file",
@@ -30,8 +41,7 @@ def _opening(manifest: Manifest) -> Iterable[str]:
     yield f"# {manifest.name}"
     yield ""
     yield f"A neural network that edgekit {manifest.edgekit} made for `{device.target}` ({chip})."
-    threads = "1 thread" if runtime.threads == 1 else f"{runtime.threads} threads"
-    yield f"{runtime.name} {runtime.version} runs it, with {threads}."
+    yield f"{runtime.name} {runtime.version} runs it, with {count(runtime.threads, 'thread')}."
     yield "Nothing here needs edgekit or a network connection, once the packages are installed."
     yield ""
 
@@ -111,7 +121,7 @@ def _figures(manifest: Manifest) -> Iterable[str]:
     )
     yield ""
     if any(figure.how == "predicted" for _, figure in cost.known()):
-        yield "A predicted figure was computed, never measured there; the interval of a latency holds 9 cases in 10."
+        yield "A predicted figure was computed, not measured; the interval of a latency holds 9 cases in 10."
         yield ""
     yield from _quality(manifest.quality)
     if any(here.known()):

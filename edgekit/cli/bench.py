@@ -20,7 +20,7 @@ Record = Mapping[str, Any]
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Take about 10 seconds.")
+@click.option("--quick", is_flag=True, help="Take 5 to 10 seconds.")
 @click.option("--strict", is_flag=True, help="Take ten minutes or more, as MLPerf asks.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of one inference.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="The HTML report's place.")
@@ -35,7 +35,7 @@ def bench(
 
     A report and the raw figures are written beside the bundle, as BUNDLE.bench.html and BUNDLE.bench.json.
     Where this machine is the bundle's target, the figures are held against the budget, and the exit status
-    is 3 when they exceed it.
+    is 3 when they exceed it, or are too few to decide a limit.
 
     \b
     Example:
@@ -71,8 +71,10 @@ def _mode(*, quick: bool, strict: bool) -> Mode:
 
 def beside(bundle: Path) -> Path:
     """The report's usual place: not in the bundle, whose folder holds what its manifest lists and no more."""
+    from edgekit.bundle.archive import SUFFIX
+
     place = bundle if bundle.name not in ("", "..") else Path(os.path.abspath(bundle))  # noqa: PTH100 - `..` goes
-    return place.with_name(f"{place.name.removesuffix('.tar.gz')}.bench.html")
+    return place.with_name(f"{place.name.removesuffix(SUFFIX)}.bench.html")
 
 
 def _write(result: Record, manifest: Record, page: Path) -> OutsideFailure | None:
@@ -98,9 +100,10 @@ def _print(result: Record, manifest: Record, page: Path | None) -> None:
 
 
 def _refuse_excess(result: Record, manifest: Record) -> None:
-    """Fail where the figures are the target's and exceed its budget."""
+    """Fail where the figures are the target's, and exceed its budget or do not decide it."""
     from edgekit.report.bench_words import stand
 
-    reasons = [verdict.reason for verdict in stand(result, manifest).verdicts if verdict.status == "NOT MET"]
+    missed = ("NOT MET", "UNPROVEN")
+    reasons = [verdict.reason for verdict in stand(result, manifest).verdicts if verdict.status in missed]
     if reasons:
         raise BudgetNotMet("; ".join(reasons), where=f"the budget of {manifest['device']['target']}")

@@ -98,7 +98,7 @@ def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int
     quantized.ir_version = min(quantized.ir_version, model.ir_version)
     del quantized.graph.value_info[:]
     refuse_crash(quantized)
-    runs = optimised(quantized).graph
+    runs = optimised(quantized)
     if not count_integer_nodes(runs):
         raise BadInput("nothing was quantized: no node computes on integers")
     calls = context.calls[:4]

@@ -16,7 +16,7 @@ from edgekit.graph.run import refused
 _FLOAT_OPS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 
 
-def optimised(model: onnx.ModelProto) -> onnx.ModelProto:
+def optimised(model: onnx.ModelProto) -> onnx.GraphProto:
     """The graph as onnxruntime runs it on this machine after its own optimisation.
 
     Raises:
@@ -30,7 +30,7 @@ def optimised(model: onnx.ModelProto) -> onnx.ModelProto:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         with refused("the quantized model"):
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return onnx.load(path)
+        return onnx.load(path).graph
 
 
 def count_unfused(graph: onnx.GraphProto) -> int:

@@ -90,7 +90,7 @@ def choose_threads(asked: int | None, usual: int) -> int:
     cores: int = part("facts").usable_cores()
     if asked and asked > cores:
         raise Refused(
-            f"{asked} threads asked for, more than the cores that this process may use; ask for at most {cores}",
+            f"{asked} threads asked for, more than this process may use cores; ask for at most {cores}",
             BAD_INPUT,
         )
     return asked or min(usual, cores)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.cost import Cost, Figure
+from edgekit.errors import count
 from edgekit.graph.layers import LOOP_OPS, Layer
 from edgekit.target import Profile
 
@@ -36,7 +37,7 @@ def predict(layers: Sequence[Layer], profile: Profile, *, runtime: str, threads:
         return Cost(size_mb=_size(layers))
     model = profile.cost_model
     p50 = sum(layer_times_ms(layers, profile, runtime=runtime, threads=threads))
-    source = f"cost model of {profile.name}, {runtime}, {_count(threads, 'thread')}"
+    source = f"cost model of {profile.name}, {runtime}, {count(threads, 'thread')}"
 
     def latency(factor: float) -> Figure:
         value = p50 * factor
@@ -116,7 +117,3 @@ def _graph_bytes(layer: Layer) -> int:
     if layer.precision != "int8":
         return _NODE_BYTES
     return _INT8_NODE_BYTES + _INT8_CHANNEL_BYTES * layer.channels
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekit.errors import clean
+from edgekit.errors import clean, count
 
 Record = Mapping[str, Any]
 
@@ -19,8 +19,8 @@ TELLING_FLAGS = frozenset(
 def machine_text(facts: Record) -> str:
     """The machine in a few words: board or processor, architecture, cores."""
     name = facts["board"] or facts["cpu_model"] or "unknown machine"
-    core = f" {clean(facts['core'])}" if facts["core"] else ""
-    return f"{clean(name)}, {clean(facts['arch'])}, {facts['cores']}{core} cores"
+    core = f"{clean(facts['core'])} core" if facts["core"] else "core"
+    return f"{clean(name)}, {clean(facts['arch'])}, {count(facts['cores'], core)}"
 
 
 def state_text(result: Record) -> str:

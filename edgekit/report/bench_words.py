@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.cost import LABELS, Cost, Figure, How, Status, Verdict, cost_from_dict, judge, outcome
-from edgekit.errors import clean
+from edgekit.bench import cost_of
+from edgekit.cost import LABELS, Cost, Status, Verdict, cost_from_dict, judge, outcome
+from edgekit.errors import clean, count
 from edgekit.report.bench_facts import machine_text
-from edgekit.report.words import UNKNOWN, listed, show_ms, threads_text, value_text
+from edgekit.report.words import UNKNOWN, listed, show_ms, value_text
 
 Record = Mapping[str, Any]
 
@@ -71,29 +72,16 @@ def why_not_the_target(facts: Record, device: Record) -> str:
     if core.casefold() != device["core"].casefold():
         return f"its core is {clean(core)}, that of {target} is {clean(device['core'])}"
     if facts["cores"] != device["cores"]:
-        return f"it has {facts['cores']} cores, {target} has {device['cores']}"
+        return f"it has {count(facts['cores'], 'core')}, {target} has {device['cores']}"
+    if facts["board"] and not facts["board"].startswith(device["board"]):
+        return f"it is a {clean(facts['board'])}, {target} is a {clean(device['board'])}"
     return ""
 
 
 def bench_cost(result: Record, manifest: Record) -> Cost:
     """The figures of a benchmark as a cost; the quality is the one that the build found."""
-    how: How = "emulated" if result["facts"]["emulated"] else "measured"
-    protocol = result["protocol"]
-    source = f"{machine_text(result['facts'])}; protocol {protocol['mode']}, {protocol['runs']} runs"
-
-    def figure(value: float | None) -> Figure | None:
-        return None if value is None else Figure(value=value, how=how, source=source)
-
-    built, latency, memory = cost_from_dict(manifest["cost"]), result["latency"], result["memory"]
-    return Cost(
-        latency_p50_ms=figure(latency["p50_ms"]),
-        latency_p90_ms=figure(latency["p90_ms"]),
-        latency_p99_ms=figure(latency["p99_ms"]),
-        peak_memory_mb=figure(memory["peak_rss_mb"]),
-        size_mb=figure(memory["artifact_mb"]),
-        drop=built.drop,
-        class_drop=built.class_drop,
-    )
+    built = cost_from_dict(manifest["cost"])
+    return Cost(drop=built.drop, class_drop=built.class_drop) | cost_of(result)
 
 
 def elsewhere_lines(result: Record, manifest: Record) -> list[str]:
@@ -133,7 +121,7 @@ def runs_text(result: Record) -> str:
     seconds = f"{protocol['seconds']:.1f} s"
     return (
         f"{protocol['runs']} runs in {seconds}, protocol {clean(protocol['mode'])}, "
-        f"{threads_text(protocol['threads'])}"
+        f"{count(protocol['threads'], 'thread')}"
     )
 
 

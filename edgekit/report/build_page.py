@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from edgekit.cost import LABELS, OUTCOMES, Figure
-from edgekit.errors import clean
+from edgekit.errors import clean, count
 from edgekit.report.blocks import (
     banner,
     block,
@@ -33,7 +33,6 @@ from edgekit.report.words import (
     quality_text,
     ratio_text,
     score_text,
-    threads_text,
     took,
     value_text,
 )
@@ -63,7 +62,7 @@ def build_page(result: BuildResult) -> str:
 def _header(result: BuildResult) -> Markup:
     machine = f" on {clean(result.machine)}" if result.machine else ""
     under = (
-        f"{clean(result.runtime)}, {threads_text(result.threads)}",
+        f"{clean(result.runtime)}, {count(result.threads, 'thread')}",
         f"profile {clean(result.profile)}",
         f"built in {took(result.seconds)}{machine}",
     )
@@ -150,7 +149,7 @@ def _environment_section(result: BuildResult) -> Markup:
         ("task", result.task),
         ("target", result.target),
         ("profile", result.profile),
-        ("runtime", f"{result.runtime}, {threads_text(result.threads)}"),
+        ("runtime", f"{result.runtime}, {count(result.threads, 'thread')}"),
         ("bundle", str(result.bundle)),
         ("machine of the build", result.machine or "unknown"),
         ("from the cache", ", ".join(result.reused) or "nothing"),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from edgekit.errors import clean
+from edgekit.errors import clean, count
 from edgekit.report.lines import bullets, heading, line, lines_to_copy, outcome_line, places, warnings
 from edgekit.report.sentences import basis, headline, here_lines, next_commands, standing, subject
 from edgekit.report.terminal_tables import WIDE, candidates_table, layers_table, limits_table, routes_table
-from edgekit.report.words import figures_text, listed, quality_kind, quality_text, threads_text, took
+from edgekit.report.words import figures_text, listed, quality_kind, quality_text, took
 from edgekit.result import BuildResult, Plan
 
 
@@ -95,7 +95,7 @@ def _print_relax(result: BuildResult, console: Console) -> None:
 def _print_origin(result: BuildResult, console: Console) -> None:
     console.print()
     machine = f" on {clean(result.machine)}" if result.machine else ""
-    runtime = f"{clean(result.runtime)}, {threads_text(result.threads)}"
+    runtime = f"{clean(result.runtime)}, {count(result.threads, 'thread')}"
     line(console, f"{runtime}; built in {took(result.seconds)}{machine}")
     if result.reused:
         line(console, f"from the cache: {listed([clean(stage) for stage in result.reused])}")

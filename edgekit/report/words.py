@@ -124,11 +124,6 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
-def threads_text(threads: int) -> str:
-    """`1 thread`, `4 threads`."""
-    return f"{threads} thread{'' if threads == 1 else 's'}"
-
-
 def took(seconds: float) -> str:
     """A duration as people say it."""
     if not math.isfinite(seconds) or seconds < 0:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.errors import BadInput
-from edgekit.task.leaves import count
+from edgekit.errors import BadInput, count
 from edgekit.task.record import Arrays, InputSpec, show_shape
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import BadInput, first_line
+from edgekit.errors import BadInput, count, first_line
 from edgekit.task.batches import cut_calls
-from edgekit.task.leaves import as_named, cast, check_finite, count, in_order
+from edgekit.task.leaves import as_named, cast, check_finite, in_order
 from edgekit.task.record import MAX_CALIBRATION, Arrays, InputSpec
 from edgekit.task.usercode import guard_items, import_function, show_path, suggest_file, where_defined
 

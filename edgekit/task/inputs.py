@@ -11,7 +11,7 @@ import numpy as np
 from edgekit.errors import BadInput
 from edgekit.near import nearest
 from edgekit.task.leaves import cast, check_finite, to_array
-from edgekit.task.record import Argument, Arrays, InputSpec, Loaded
+from edgekit.task.record import Argument, Arrays, InputSpec, Loaded, show_shape
 from edgekit.task.shapes import Said, bind_options, check_shape, find_shapes
 from edgekit.task.signature import Signature, bind
 
@@ -132,6 +132,6 @@ def _spec(name: str, array: np.ndarray, axes: Mapping[int, str]) -> InputSpec:
 def show_specs(specs: Iterable[InputSpec], example: Arrays) -> str:
     """The example in words: `x 1x3x32x32 float32, sr scalar int64`."""
     return ", ".join(
-        f"{spec.name} {'x'.join(map(str, array.shape)) or 'scalar'} {spec.dtype}"
+        f"{spec.name} {show_shape(array.shape)} {spec.dtype}"
         for spec, array in zip(specs, example, strict=True)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import BadInput
+from edgekit.errors import BadInput, count
 from edgekit.task.record import Arrays
 
 
@@ -83,11 +83,6 @@ def describe_names(missing: Sequence[str], unknown: Sequence[str]) -> str:
 def inputs_are(names: Sequence[str]) -> str:
     """Advice that lists the model's inputs."""
     return f"the model takes {', '.join(names)}"
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun: `1 array`, `2 arrays`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def cast(array: np.ndarray, dtype: str, name: str, where: str) -> np.ndarray:

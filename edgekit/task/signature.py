@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgekit.errors import BadInput
-from edgekit.task.leaves import count, describe_names, inputs_are
+from edgekit.errors import BadInput, count
+from edgekit.task.leaves import describe_names, inputs_are
 from edgekit.task.record import Argument, Loaded
 
 

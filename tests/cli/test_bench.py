@@ -9,6 +9,7 @@ from bundles import packed, run_edgekit
 
 from edgekit.bundle.archive import write_archive
 from edgekit.cli.bench import beside
+from edgekit.cost import Cost, Figure
 from edgekit.target import load_target
 
 
@@ -42,16 +43,24 @@ def test_figures_of_another_machine_are_called_so_and_not_held_against_the_budge
     assert "Against the budget" not in text
 
 
-@pytest.mark.parametrize(("limit", "status", "word"), [(1000.0, 0, "MET"), (0.0001, 3, "NOT MET")])
-def test_figures_of_the_target_itself_are_held_against_its_budget(tmp_path, limit, status, word):
+KEPT = Cost(drop=Figure(value=0.0, how="measured", source="a test"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "cost", "status", "words"),
+    [
+        (1000.0, KEPT, 0, "MET"),
+        (0.0001, KEPT, 3, "the budget of x86-cpu: latency p90"),
+        (1000.0, Cost(), 3, "the budget of x86-cpu: nothing was measured or predicted for quality drop"),
+    ],
+)
+def test_figures_of_the_target_itself_are_held_against_its_budget(tmp_path, limit, cost, status, words):
     limits = {"latency_p90_ms": limit, "peak_memory_mb": 1000.0, "size_mb": 1.0}
     target = load_target("x86-cpu").with_limits(limits, "a test")
-    done = run_edgekit("bench", packed(tmp_path / "here", target=target), "--quick")
+    done = run_edgekit("bench", packed(tmp_path / "here", target=target, cost=cost), "--quick")
     assert "Against the budget of x86-cpu" in done.stdout
-    assert word in done.stdout
     assert done.returncode == status
-    if status:
-        assert "the budget of x86-cpu: latency p90" in done.stderr
+    assert words in (done.stderr if status else done.stdout)
 
 
 def test_json_is_the_record_and_nothing_else(bundle):

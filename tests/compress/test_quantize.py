@@ -12,7 +12,7 @@ from torch import nn
 from edgekit.compress.int8_routes import ROUTES, routes_for
 from edgekit.compress.quantize import SAME_SPEED, Attempt, Quantize, choose, spread
 from edgekit.errors import BadInput
-from edgekit.graph.fusion import count_integer_nodes, count_unfused
+from edgekit.graph.fusion import count_integer_nodes, count_unfused, optimised
 from edgekit.graph.prepare import is_quantized
 from edgekit.result import Route
 from edgekit.verify import OPTIMISER_FLOOR_DB, check_graph
@@ -27,7 +27,7 @@ def test_the_best_route_is_kept_and_all_are_told(tiny_cnn, tiny_graph):
     assert chosen.drop <= 0.05
     assert chosen.size_ratio > 2.5
     assert all(route.reason for route in context.routes)
-    assert count_integer_nodes(small) >= 4
+    assert count_integer_nodes(optimised(small)) >= 4
     assert accuracy(small) >= accuracy(tiny_graph) - 0.01
     assert tiny_graph.SerializeToString() == before
 
@@ -35,7 +35,7 @@ def test_the_best_route_is_kept_and_all_are_told(tiny_cnn, tiny_graph):
 @pytest.mark.parametrize("name", ["nncf", "ort-static"])
 def test_a_static_route_leaves_no_convolution_in_float_and_no_accuracy_behind(name, tiny_cnn, tiny_graph):
     quantized = ROUTES[name](tiny_graph, calls_of(tiny_cnn, 64), reduce_range=False)
-    assert count_unfused(quantized) <= 1
+    assert count_unfused(optimised(quantized)) <= 1
     assert accuracy(quantized) >= accuracy(tiny_graph) - 0.01
     check_graph("off -> on", quantized, quantized, calls_of(tiny_cnn, 4), OPTIMISER_FLOOR_DB)
 
@@ -54,7 +54,7 @@ def test_a_shortcut_with_a_convolution_is_quantized(name):
 
     task, model = built(Shortcut(), [noise(1, 1, 8, 8)])
     quantized = ROUTES[name](model, calls_of(task), reduce_range=False)
-    assert count_integer_nodes(quantized) >= 3
+    assert count_integer_nodes(optimised(quantized)) >= 3
     check_graph("float32 -> int8", model, quantized, calls_of(task), 15)
 
 
@@ -63,14 +63,14 @@ def test_token_numbers_are_quantized_around(name):
     _, model = built(Encoder(), [np.arange(12)[None]])
     calls = [{"x": np.random.default_rng(seed).integers(0, 100, (1, 12))} for seed in range(8)]
     quantized = ROUTES[name](model, calls, reduce_range=False)
-    assert count_integer_nodes(quantized) > 0
+    assert count_integer_nodes(optimised(quantized)) > 0
     check_graph("float32 -> int8", model, quantized, calls, 15)
 
 
 def test_an_lstm_is_quantized_dynamically_and_becomes_smaller():
     _, model = built(Recurrent(nn.LSTM), [noise(1, 20, 16)], dynamic={"x": {1: "time"}})
     quantized = ROUTES["ort-dynamic"](model, [], reduce_range=False)
-    assert count_integer_nodes(quantized) > 0
+    assert count_integer_nodes(optimised(quantized)) > 0
     assert model.ByteSize() / quantized.ByteSize() > 2
     check_graph("float32 -> int8", model, quantized, [{"x": noise(1, 9, 16)}], 20)
 
