@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test lint
 	tests/install-system-packages
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest # threads that wait for one another are slower than one
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -88,7 +89,7 @@ class Cache:
         return entry
 
     def _entry(self, title: str, key: Mapping[str, Any]) -> Path:
-        return self._root() / digest_of({"stage": title, **key})
+        return self._root() / digest_of({"stage": title, "code": _code_digest(), **key})
 
     def _root(self) -> Path:
         if self.root is not None:
@@ -123,6 +124,14 @@ def disk_trouble(root: Path) -> Iterator[None]:
             where=f"the cache {root}",
             todo="free some space, or set EDGEKIT_CACHE to another folder",
         ) from error
+
+
+@functools.cache
+def _code_digest() -> str:
+    """SHA-256 over edgekit's own source: what an older edgekit made is not what this one makes."""
+    package = Path(__file__).parent
+    sources = sorted(package.rglob("*.py"))
+    return digest_of({str(path.relative_to(package)): digest_file(path) for path in sources})
 
 
 def digest_of(data: Any) -> str:

@@ -96,7 +96,7 @@ def _on_device(shop: Workshop, tried: Tried) -> Tried:
         pack(shop, tried, bundle)
         detail("memory, in a process of its own")
         memory = _memory(measure_memory(bundle)["peak_rss_mb"])
-        cost = tried.cost | memory | _bench(shop, bundle, detail)
+        cost = tried.cost | memory | _bench(shop, tried.name, bundle, detail)
         detail("speed against the float network, in turns")
         return replace(tried, cost=cost, speedup_here=_speedup(shop, tried))
 
@@ -150,7 +150,7 @@ def _carried_over(here: Cost) -> Cost:
     return Cost(peak_memory_mb=Figure(value=peak.value, low=low, high=high, how="predicted", source=source))
 
 
-def _bench(shop: Workshop, bundle: Path, detail: Detail) -> Cost:
+def _bench(shop: Workshop, name: str, bundle: Path, detail: Detail) -> Cost:
     """Latency on this machine, which is the device: long enough to carry the percentiles that are limited."""
     wanted = {name for name, _ in shop.target.budget.known() if name.startswith("latency")}
     modes: tuple[Literal["quick", "standard"], ...] = ("quick", "standard")
@@ -160,8 +160,8 @@ def _bench(shop: Workshop, bundle: Path, detail: Detail) -> Cost:
         cost = latency_cost(result, mode)
         if wanted <= {name for name, _ in cost.known()}:
             break
-    for warning in result["warnings"]:
-        shop.progress.warn(f"the timing is doubtful: {warning}")
+    if result["warnings"]:
+        shop.progress.warn(f"the timing of {name} is doubtful: {'; '.join(result['warnings'])}")
     return cost
 
 

@@ -12,8 +12,7 @@ from rich.text import Text
 from edgekit.errors import clean
 from edgekit.graph.layers import Layer
 from edgekit.inspection import Inspection
-
-LAYERS_SHOWN = 10
+from edgekit.report.terminal_tables import LAYERS_SHOWN
 
 
 def print_inspection(found: Inspection, console: Console, *, all_layers: bool) -> None:

@@ -64,9 +64,7 @@ def said(sentence: str) -> Markup:
     return join(element("code", piece) if number % 2 else piece for number, piece in enumerate(pieces))
 
 
-def table(
-    caption: str, heads: Sequence[str], rows: Sequence[Sequence[Markup]]
-) -> Markup:
+def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[Markup]]) -> Markup:
     """A table whose first column heads its rows; scrolls by itself when the window is narrow."""
     head = element("tr", *(element("th", text(name), scope="col") for name in heads))
     body = [

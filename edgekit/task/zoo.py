@@ -99,5 +99,7 @@ def _with_weights(source: str, create: Any) -> tuple[torch.nn.Module, tuple[str,
 
 
 def _unknown(zoo: str, name: str, known: list[str]) -> BadInput:
-    todo = nearest(name, known) or f"`python -c 'import {zoo}'` has {len(known)} others"
+    module = {"timm": "timm", "torchvision": "torchvision.models"}[zoo]
+    listing = f"`python -c 'import {module}; print({module}.list_models())'` lists {len(known)}"
+    todo = nearest(name, known) or listing
     return BadInput(f"{zoo} has no network `{name}`", where=f"{zoo}/{name}", todo=todo)

@@ -24,7 +24,7 @@ import edgekit
 from edgekit.bundle.golden import CEILING_DB, LEAST_DB
 from edgekit.bundle.manifest import read_manifest
 from edgekit.bundle.pack import write_bundle
-from edgekit.cost import Cost, Figure
+from edgekit.cost import OUTCOMES, Cost, Figure
 from edgekit.errors import BadInput, EdgekitError, VerificationFailed
 from edgekit.graph.run import open_session, run
 from edgekit.result import Quality
@@ -195,7 +195,8 @@ def test_the_readme_says_how_each_figure_was_got_and_how_it_stands(tmp_path):
     for words in (
         "predicted: cost model of rpi4",
         "12 ms (8 ms to 20 ms)",
-        "Budget: **NOT MET**",
+        f"Budget: **NOT MET**: {OUTCOMES['NOT MET']}.",
+        "the interval of a latency holds 9 cases in 10",
         "measured: bytes on disk",
         "neither measured nor predicted",
         "61.5 MB",
@@ -205,6 +206,12 @@ def test_the_readme_says_how_each_figure_was_got_and_how_it_stands(tmp_path):
         "batch x 3 x 16 x 16",
     ):
         assert words in text
+
+
+def test_the_readmes_commands_are_right_for_a_name_with_blanks(tmp_path):
+    text = (packed(tmp_path / "x", name="my bundle; rm") / "README.md").read_text()
+    assert "python3 -m venv '../my bundle; rm-venv'\n" in text
+    assert ". '../my bundle; rm-venv'/bin/activate\n" in text
 
 
 def test_the_readme_shows_every_input_of_a_network_with_several(voice_bundle):

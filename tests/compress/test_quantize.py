@@ -36,7 +36,7 @@ def test_the_best_route_is_kept_and_all_are_told(tiny_cnn, tiny_graph):
 def test_a_static_route_leaves_no_convolution_in_float_and_no_accuracy_behind(name, tiny_cnn, tiny_graph):
     quantized = ROUTES[name](tiny_graph, calls_of(tiny_cnn, 64), reduce_range=False)
     assert count_unfused(optimised(quantized)) <= 1
-    assert accuracy(quantized) >= accuracy(tiny_graph) - 0.01
+    assert accuracy(quantized) >= accuracy(tiny_graph) - 0.02
     check_graph("off -> on", quantized, quantized, calls_of(tiny_cnn, 4), OPTIMISER_FLOOR_DB)
 
 

