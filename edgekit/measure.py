@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 from edgekit.alternate import compare_artifacts
-from edgekit.bench import bench, measure_memory
+from edgekit.bench import Mode, bench, cost_of, measure_memory
 from edgekit.cache import digest_file
 from edgekit.cost import Cost, Figure
 from edgekit.graph.layers import describe
@@ -26,7 +24,6 @@ from edgekit.versions import versions
 # Peak memory of one inference process on aarch64 over x86-64, for the same file: 0.82 with onnxruntime, 1.0
 # with LiteRT (docs/decisions/memory.md). The room above is for what other kernels and allocators may add.
 MEMORY_LOW, MEMORY_HIGH = 0.75, 1.25
-PERCENTILES = ("p50", "p90", "p99")
 COMPARED_CALLS = 8
 
 
@@ -92,11 +89,8 @@ def _quality_source(quality: Quality) -> str:
 def _on_device(shop: Workshop, tried: Tried) -> Tried:
     """The candidate measured on this machine, which is the device; anew each time, for it is the proof."""
     with shop.progress.stage(f"measure {tried.name}") as detail, scratch_folder() as folder:
-        bundle = folder / "bundle"
-        pack(shop, tried, bundle)
-        detail("memory, in a process of its own")
-        memory = _memory(measure_memory(bundle)["peak_rss_mb"])
-        cost = tried.cost | memory | _bench(shop, tried.name, bundle, detail)
+        pack(shop, tried, folder / "bundle")
+        cost = _bench(shop, tried.name, folder / "bundle", detail) | tried.cost
         detail("speed against the float network, in turns")
         return replace(tried, cost=cost, speedup_here=_speedup(shop, tried))
 
@@ -145,38 +139,24 @@ def _carried_over(here: Cost) -> Cost:
     peak = here.peak_memory_mb
     if peak is None:
         return Cost()
-    source = f"{peak.value:.1f} MB measured on this machine; another instruction set and system differ"
+    source = f"{peak.value:.1f} MB measured on this machine, a quarter less or more on another system"
     low, high = peak.value * MEMORY_LOW, peak.value * MEMORY_HIGH
     return Cost(peak_memory_mb=Figure(value=peak.value, low=low, high=high, how="predicted", source=source))
 
 
 def _bench(shop: Workshop, name: str, bundle: Path, detail: Detail) -> Cost:
-    """Latency on this machine, which is the device: long enough to carry the percentiles that are limited."""
-    wanted = {name for name, _ in shop.target.budget.known() if name.startswith("latency")}
-    modes: tuple[Literal["quick", "standard"], ...] = ("quick", "standard")
+    """Latency and memory here: timed long enough to carry the percentiles that are limited."""
+    wanted = {limit for limit, _ in shop.target.budget.known() if limit.startswith("latency")}
+    modes: tuple[Mode, ...] = ("quick", "standard")
     cost = Cost()
     for mode in modes:
         result = bench(bundle, mode=mode, detail=detail)
-        cost = latency_cost(result, mode)
-        if wanted <= {name for name, _ in cost.known()}:
+        cost = cost_of(result)
+        if wanted <= {field for field, _ in cost.known()}:
             break
     if result["warnings"]:
         shop.progress.warn(f"the timing of {name} is doubtful: {'; '.join(result['warnings'])}")
     return cost
-
-
-def latency_cost(result: Mapping[str, Any], mode: str) -> Cost:
-    """The percentiles of a bench record that its number of runs can carry, as measured figures."""
-    latency, facts = result["latency"], result["facts"]
-    done, machine = result["protocol"], f"{facts['cpu_model']} ({facts['fingerprint'][:12]})"
-    source = f"{mode} protocol on {machine}, {done['runs']} runs, threads: {done['threads']}"
-    return Cost(
-        **{
-            f"latency_{name}_ms": Figure(value=latency[f"{name}_ms"], how="measured", source=source)
-            for name in PERCENTILES
-            if latency[f"{name}_ms"] is not None
-        }
-    )
 
 
 def _speedup(shop: Workshop, tried: Tried) -> float | None:

@@ -40,7 +40,7 @@ def parse_drop(text: str, *, option: str) -> float:
     value = _parse(text, {"%": 0.01, "": 1.0}, option, f"{option} 1%")
     if value >= 1:
         raise BadInput(
-            f"`{_shown(text)}` would allow everything to be lost",
+            f"`{clean(text, 40)}` would allow everything to be lost",
             where=option,
             todo=f"write for example `{option} 1%`",
         )
@@ -57,7 +57,7 @@ def parse_latency(text: str, *, option: str) -> tuple[str, float]:
     name = percentile.strip().lower() if colon else "p90"
     if name not in _PERCENTILES:
         raise BadInput(
-            f"`{_shown(percentile)}` is not a percentile that edgekit limits",
+            f"`{clean(percentile, 40)}` is not a percentile that edgekit limits",
             where=option,
             todo=f"use one of {', '.join(_PERCENTILES)}, for example `{option} p99:40ms`",
         )
@@ -68,19 +68,13 @@ def _parse(text: str, units: dict[str, float], option: str, example: str) -> flo
     todo = f"write for example `{example}`"
     match = _NUMBER.fullmatch(text)
     if match is None:
-        raise BadInput(f"`{_shown(text)}` is not a number with a unit", where=option, todo=todo)
+        raise BadInput(f"`{clean(text, 40)}` is not a number with a unit", where=option, todo=todo)
     number, unit = float(match[1]), match[2].strip().lower()
     if unit not in units:
         known = ", ".join(name for name in units if name and name.isascii())
-        what = f"`{_shown(match[2])}` is not a unit" if unit else f"`{_shown(text)}` has no unit"
+        what = f"`{clean(match[2], 40)}` is not a unit" if unit else f"`{clean(text, 40)}` has no unit"
         raise BadInput(f"{what} (known: {known})", where=option, todo=todo)
     value = number * units[unit]
     if not math.isfinite(value) or value <= 0:
-        raise BadInput(f"a limit must be more than 0, not `{_shown(text)}`", where=option, todo=todo)
+        raise BadInput(f"a limit must be more than 0, not `{clean(text, 40)}`", where=option, todo=todo)
     return value
-
-
-def _shown(text: str) -> str:
-    """`text` as one short printable piece of a line."""
-    printable = clean(text)
-    return printable if len(printable) <= 40 else printable[:37] + "..."

@@ -18,6 +18,7 @@ import onnx
 
 from edgekit.cache import Cache, default_root, digest_file
 from edgekit.compress.context import Context
+from edgekit.errors import count
 from edgekit.graph.rewrite import drop_unused_domains
 from edgekit.ondevice.runner.facts import gather
 from edgekit.plan.recipe import Recipe, Step, recipe_key
@@ -118,7 +119,9 @@ def open_shop(task: Task, target: Target, progress: Progress, *, use_cache: bool
         calls=tuple(map(task.named, task.calibration or ())),
         example=task.named(task.example),
         machine=facts["fingerprint"],
-        machine_words=f"{facts['cpu_model'] or 'an unknown CPU'}, {facts['cores']} cores, {facts['arch']}",
+        machine_words=", ".join(
+            (facts["cpu_model"] or "unknown CPU", count(facts["cores"], "core"), facts["arch"])
+        ),
         cache=Cache(default_root() if use_cache else None),
         progress=progress,
     )

@@ -32,7 +32,7 @@ def run_torch(network: torch.nn.Module, calls: Iterable[Call]) -> list[list[np.n
 
 
 def run_onnx(
-    model: onnx.ModelProto | bytes, calls: Iterable[Call], *, optimise: bool = True
+    model: onnx.ModelProto, calls: Iterable[Call], *, optimise: bool = True
 ) -> list[list[np.ndarray]]:
     """The outputs of a graph for each call, at the optimisation level that users run by default."""
     session = open_session(model, optimise=optimise)
@@ -140,7 +140,7 @@ def _diverges(found: Parity, node: str | None) -> VerificationFailed:
     return VerificationFailed(
         f"outputs agree to {found.snr_db:.1f} dB only, {found.floor_db:.0f} dB are needed; {place}",
         where=found.stage,
-        todo="report the model, or try another runtime",
+        todo="report the model",
     )
 
 

@@ -16,7 +16,7 @@ from edgekit.errors import BudgetNotMet
 @click.option("--output", "-o", metavar="DIR", help="The bundle's folder; dist/TASK-TARGET when left out.")
 @click.option("--archive", is_flag=True, help="Write the bundle as one reproducible file too, DIR.tar.gz.")
 @click.option("--recipe", metavar="FILE", help="Replay this recipe (YAML or JSON) instead of searching.")
-@click.option("--strict", is_flag=True, help="Succeed only if every limit was measured on the device.")
+@click.option("--strict", is_flag=True, help="Succeed only if every limit was measured, none predicted.")
 def build(source: str, strict: bool, **options: Any) -> None:
     """Compress, convert, verify and package a network for a target.
 

@@ -47,4 +47,6 @@ def inspect(source: str, all_layers: bool, as_json: bool, **options: Any) -> Non
 
 def is_bundle(path: Path) -> bool:
     """Whether a path is a bundle's folder or archive, not a model."""
-    return (path / "manifest.json").is_file() or path.name.endswith((".tar.gz", ".zip"))
+    from edgekit.bundle.archive import SUFFIX
+
+    return (path / "manifest.json").is_file() or path.name.endswith(SUFFIX)
