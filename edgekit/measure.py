@@ -27,7 +27,7 @@ MEMORY_LOW, MEMORY_HIGH = 0.75, 1.25
 COMPARED_CALLS = 8
 
 
-def realise(shop: Workshop, candidate: Candidate) -> Tried:
+def build_and_measure(shop: Workshop, candidate: Candidate) -> Tried:
     """Build the candidate and find what it costs; the verdicts and the reason are the search's to add.
 
     Raises:

@@ -161,7 +161,7 @@ def _prepare(request: Request, progress: Progress) -> _Prepared:
 
 
 def _search(prepared: _Prepared) -> Found:
-    from edgekit.measure import realise
+    from edgekit.measure import build_and_measure
     from edgekit.plan.candidates import foresee
     from edgekit.plan.search import search
 
@@ -170,6 +170,6 @@ def _search(prepared: _Prepared) -> Found:
         prepared.candidates,
         target.budget,
         foresee=lambda candidate: foresee(candidate, prepared.layers, target),
-        realise=lambda candidate: realise(shop, candidate),
+        realise=lambda candidate: build_and_measure(shop, candidate),
         on_device=target.local,
     )

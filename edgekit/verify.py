@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from edgekit.errors import VerificationFailed
+from edgekit.graph.classifier import is_classifier
 from edgekit.graph.run import node_outputs, observe, open_session, run
 from edgekit.result import Parity
 from edgekit.signal import snr_db
@@ -40,7 +41,12 @@ def run_onnx(
 
 
 def parity(
-    stage: str, reference: Sequence[Outputs], outputs: Sequence[Outputs], *, floor_db: float
+    stage: str,
+    reference: Sequence[Outputs],
+    outputs: Sequence[Outputs],
+    *,
+    floor_db: float,
+    classifier: bool = False,
 ) -> Parity:
     """Compare a stage's outputs with those of the stage before.
 
@@ -49,6 +55,7 @@ def parity(
         reference: per call, the outputs of the stage before.
         outputs: per call, the outputs of this stage.
         floor_db: the signal-to-noise ratio that has to be reached.
+        classifier: the only output is a row of class scores, whose first place is compared too.
 
     Raises:
         VerificationFailed: number, shape or finiteness of the outputs differ.
@@ -60,7 +67,7 @@ def parity(
         stage=stage,
         snr_db=_worst_output(reference, outputs),
         max_abs=max((_largest_difference(a, b) for a, b in zip(before, after, strict=True)), default=0.0),
-        top1=_same_top1(reference, outputs),
+        top1=_same_top1(reference, outputs) if classifier else None,
         floor_db=floor_db,
     )
 
@@ -95,12 +102,10 @@ def _largest_difference(before: np.ndarray, after: np.ndarray) -> float:
     return float(difference[np.isfinite(difference)].max(initial=0.0))
 
 
-def _same_top1(reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> float | None:
-    """Share of samples with the same arg-max of the first output, where it is (samples, classes)."""
-    pairs = [(a[0], b[0]) for a, b in zip(reference, outputs, strict=True) if a and a[0].ndim == 2]
-    if not pairs or pairs[0][0].shape[1] < 2:
-        return None
-    return float(np.mean(np.concatenate([a.argmax(1) == b.argmax(1) for a, b in pairs])))
+def _same_top1(reference: Sequence[Outputs], outputs: Sequence[Outputs]) -> float:
+    """Share of samples with the same first class."""
+    same = [a.argmax(1) == b.argmax(1) for (a,), (b,) in zip(reference, outputs, strict=True)]
+    return float(np.mean(np.concatenate(same)))
 
 
 def check_export(network: torch.nn.Module, model: onnx.ModelProto, calls: Sequence[Call]) -> Parity:
@@ -110,8 +115,13 @@ def check_export(network: torch.nn.Module, model: onnx.ModelProto, calls: Sequen
         VerificationFailed: it misses FLOAT_FLOOR_DB; names the first node that diverges.
     """
     calls = calls[:SAMPLES]
+    outputs = run_onnx(model, calls)
     found = parity(
-        "torch -> onnx", run_torch(network, calls), run_onnx(model, calls), floor_db=FLOAT_FLOOR_DB
+        "torch -> onnx",
+        run_torch(network, calls),
+        outputs,
+        floor_db=FLOAT_FLOOR_DB,
+        classifier=is_classifier(model, outputs[0]),
     )
     if found.snr_db >= FLOAT_FLOOR_DB:
         return found
@@ -129,7 +139,8 @@ def check_graph(
     """
     calls = calls[:SAMPLES]
     reference = run_onnx(before, calls, optimise=False)
-    found = parity(stage, reference, run_onnx(after, calls), floor_db=floor_db)
+    classifier = is_classifier(before, reference[0])
+    found = parity(stage, reference, run_onnx(after, calls), floor_db=floor_db, classifier=classifier)
     if found.snr_db >= floor_db:
         return found
     raise _diverges(found, first_divergence(after, observe(before, calls[0]), calls[0], floor_db))

@@ -24,14 +24,13 @@ from edgekit.report.markup import Markup, bullets, element, page, said, section,
 from edgekit.report.sentences import basis, headline, here_lines, next_commands, subject
 from edgekit.report.words import (
     HOW,
-    UNKNOWN,
+    beside_float,
     interval_text,
     latency_field,
     limit_label,
     quality_kind,
     quality_name,
     quality_text,
-    ratio_text,
     score_text,
     took,
     value_text,
@@ -99,10 +98,7 @@ def _against(name: str, figure: Figure | None, plain: Figure | None) -> str:
     if figure is None or plain is None or figure.value <= 0:
         return ""
     better, worse = ("faster", "slower") if name.startswith("latency") else ("smaller", "larger")
-    shown = ratio_text(plain.value / figure.value, better, worse)
-    if shown == UNKNOWN:
-        return ""
-    return f"{shown} {'as' if shown == 'the same' else 'than'} float32"
+    return beside_float(plain.value / figure.value, better, worse)
 
 
 def _sentences(title: str, sentences: Sequence[str]) -> Markup:

@@ -9,11 +9,10 @@ from edgekit.errors import clean
 from edgekit.report.blocks import figure_cell, limits_table, verdict_mark
 from edgekit.report.charts import Point, ratio_bar, scatter
 from edgekit.report.markup import Markup, bullets, element, join, said, section, table, text
-from edgekit.report.sentences import standing, subject
+from edgekit.report.sentences import here_text, standing, subject
 from edgekit.report.words import (
     UNKNOWN,
     decibel_text,
-    figures_text,
     latency_field,
     quality_kind,
     quality_word,
@@ -88,13 +87,13 @@ def _candidate_row(result: BuildResult, number: int, latency: str) -> list[Marku
     tried = result.tried[number]
     names = ("size_mb", latency, "peak_memory_mb")
     reason = [element("span", said(tried.reason))]
-    if here := figures_text(tried.here):
+    if here := here_text(tried):
         reason.append(element("span", text(f"on this machine: {here}"), class_="sub"))
     return [
         join([element("span", text(number + 1), class_="number"), text(tried.name)]),
         _outcome(tried, shipped=number == result.shipped),
         *(figure_cell(name, getattr(tried.cost, name)) for name in names),
-        element("span", text(score_text(tried.quality)), class_="figures"),
+        text(score_text(tried.quality)),
         figure_cell("drop", tried.cost.drop),
         element("div", *reason, class_="reason"),
     ]

@@ -7,7 +7,7 @@ import shlex
 
 from edgekit.cost import Cost, Status, Verdict, judge
 from edgekit.errors import clean
-from edgekit.report.words import figures_text, limit_label, listed, quality_kind
+from edgekit.report.words import beside_float, figures_text, limit_label, listed, quality_kind
 from edgekit.result import BuildResult, Tried
 
 
@@ -71,9 +71,15 @@ def basis(result: BuildResult) -> list[str]:
     return lines
 
 
+def here_text(tried: Tried) -> str:
+    """What was measured on the machine of the build, where that is not the target; empty when nothing was."""
+    speed = beside_float(tried.speedup_here, "faster", "slower")
+    return listed(list(filter(None, (figures_text(tried.here), speed))))
+
+
 def here_lines(tried: Tried) -> list[str]:
-    """What was measured on the machine of the build, where that is not the target."""
-    known = figures_text(tried.here)
+    """The same as a sentence of its own."""
+    known = here_text(tried) if any(tried.here.known()) else ""
     return [f"on this machine, which is not the target: {known}"] if known else []
 
 
