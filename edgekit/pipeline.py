@@ -93,6 +93,8 @@ def build(request: Request, progress: Progress) -> BuildResult:
     from edgekit.versions import versions
 
     start = time.monotonic()
+    if request.output:
+        check_destination(request.output)  # before the work, not after it
     prepared = _prepare(request, progress)
     shop = prepared.shop
     place = request.output or place_for(shop)
