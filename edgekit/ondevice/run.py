@@ -24,6 +24,7 @@ from typing import Any, Callable, Sequence, TypeVar
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCHEMA = "edgekit.bundle/1"
 BAD_INPUT, RUNTIME_MISSING, CHECK_FAILED = 2, 4, 5
+READER_GONE = 141  # what a shell gives for SIGPIPE
 
 T = TypeVar("T")
 
@@ -234,6 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundle = os.path.abspath(options.bundle)
     try:
         return int(part("commands").run(options, bundle, sys.modules[__name__]))
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # whoever read the output has gone; so does the exit's flush
+        return READER_GONE
     except Exception as error:
         status = getattr(error, "status", None)
         if status is None:

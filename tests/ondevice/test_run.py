@@ -274,3 +274,10 @@ def test_without_an_action_it_shows_its_usage(device_python, bundle):
     shown = run(device_python, bundle, "--help").stdout
     assert "--memory" not in shown
     assert "--bench" in shown
+
+
+def test_a_reader_that_has_gone_is_no_error_to_show(bundle):
+    command = f"{sys.executable} {bundle / 'run.py'} --bench --quick | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
