@@ -127,7 +127,11 @@ def build(request: Request, progress: Progress) -> BuildResult:
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """A task on its target, converted as it is, and what is worth trying."""
+    """A task on its target, converted as it is, and what is worth trying.
+
+    Attributes:
+        notes: what the conversion had to do, and what is not offered.
+    """
 
     shop: Workshop
     layers: tuple[Layer, ...]
@@ -158,7 +162,7 @@ def _prepare(request: Request, progress: Progress) -> _Prepared:
         shop=replace(shop, baseline=baseline),
         layers=describe(graph, shop.example).layers,
         candidates=(given_recipe(recipe, offered[0]),) if recipe else tuple(offered),
-        notes=() if recipe else offer.why_not,
+        notes=(*baseline.notes, *(() if recipe else offer.why_not)),
     )
 
 

@@ -197,7 +197,7 @@ def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
                 check_graph(f"float32 -> {step.step}", float_model, model, shop.real_calls, floor_db)
             )
         detail("quality on the task")
-        found.quality = shop.measure(model) if steps else shop.original.quality
+        found.quality = shop.measure(model) if recipe.steps else shop.original.quality
         found.routes = context.routes
         _keep(folder, model, found)
 

@@ -116,7 +116,7 @@ class Plan:
     Attributes:
         candidates: with their predicted costs; none of them was built.
         layers: of the float network, each with its predicted time, milliseconds.
-        notes: the kinds of steps that are not offered, and why.
+        notes: what the conversion had to do, and which kinds of steps are not offered, and why.
     """
 
     task: str
@@ -139,7 +139,7 @@ class BuildResult:
         shipped: index into `tried` of the candidate in the bundle: the first that fits, else the nearest.
         outcome: of the shipped candidate.
         relax: what would have to give for the budget to be met, one sentence a limit.
-        notes: the kinds of steps that are not offered, and why.
+        notes: what the conversion had to do, and which kinds of steps are not offered, and why.
         reused: the stages whose results came from the cache.
         versions: of the libraries that made the artifact.
         machine: where the build ran, in words.

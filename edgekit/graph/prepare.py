@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper, version_converter
 
-from edgekit.errors import BadInput, first_line
+from edgekit.errors import BadInput, count, first_line
 
 NEWEST_OPSET, NEWEST_IR = 26, 13  # that onnxruntime 1.31 takes here; the onnx package writes newer files
 LEAST_OPSET = 13  # per-channel DequantizeLinear appears there
@@ -47,7 +47,7 @@ def prepare(model: onnx.ModelProto, *, opset: int, ir_version: int) -> tuple[onn
         notes.append(note)
     # The innermost first: a graph that is rewritten holds copies of the bodies in it.
     if folded := sum(map(fold_constants, reversed(graphs(prepared.graph)))):
-        notes.append(f"{folded} weights moved from Constant nodes into initializers")
+        notes.append(f"{count(folded, 'weight')} moved from Constant nodes into initializers")
     del prepared.graph.value_info[:]
     prepared.ir_version = min(prepared.ir_version, ir_version)
     return prepared, notes

@@ -47,7 +47,7 @@ def build_page(result: BuildResult) -> str:
         banner(result.outcome, headline(result), _under_the_headline(result, tried)),
         _cards(result, tried),
         _sentences("Warnings", result.warnings),
-        _sentences("Not offered", result.notes),
+        _sentences("Notes", result.notes),
         limits_section(result),
         candidates_section(result),
         routes_section(result),

@@ -8,9 +8,11 @@ import time
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import yaml
 from command import SMALL, edgekit, environment, refusal
+from sklearn.datasets import load_digits
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +113,11 @@ def test_pruning_with_distillation_gives_a_smaller_network_that_still_works(cach
     tried = json.loads(done.stdout)["tried"][0]
     assert tried["cost"]["drop"]["value"] < 0.05
     assert tried["cost"]["size_mb"]["value"] < 0.03  # float32 has 0.044
+    session = onnxruntime.InferenceSession(tmp_path / "dist" / "small-rpi4" / "model.onnx")
+    pixels, labels = load_digits(return_X_y=True)
+    images = pixels.reshape(-1, 1, 1, 8, 8).astype(np.float32) / 8 - 1
+    right = [session.run(None, {"input": image})[0].argmax() for image in images[1400:]] == labels[1400:]
+    assert tried["quality"]["score"] == pytest.approx(right.mean())
     assert tried["parities"][0]["snr_db"] > 60
 
 
