@@ -24,7 +24,7 @@ from edgekit.alternate import Compared, compare_artifacts
 from edgekit.compress.int8_routes import ROUTES
 from edgekit.compress.quantize import Quantize, spread
 from edgekit.errors import EdgekitError
-from edgekit.graph.fusion import count_unfused, optimised
+from edgekit.graph.fusion import count_float_nodes, optimised
 from edgekit.progress import Progress
 from edgekit.runtimes.onnxruntime import convert
 from edgekit.task.load import Given, load_task
@@ -77,11 +77,13 @@ def compare(
 
 def print_table(rows: dict[str, tuple[onnx.ModelProto, Compared]], quality: Quality) -> None:
     """One line for each graph; ratios are float32's figure over the graph's own."""
-    print(f"{'':12}{'p50 ms':>9}{'wall':>8}{'CPU':>8}{'size':>8}{'unfused':>9}  quality")
+    print(f"{'':12}{'p50 ms':>9}{'wall':>8}{'CPU':>8}{'size':>8}{'in float':>9}  quality")
     whole = next(iter(rows.values()))[0].ByteSize()
     for name, (graph, speed) in rows.items():
         wall, cpu, size = 1 / speed.ratio_to_first, 1 / speed.cpu_ratio_to_first, whole / graph.ByteSize()
-        figures = f"{speed.p50_ms:9.3f}{wall:7.2f}x{cpu:7.2f}x{size:7.2f}x{count_unfused(optimised(graph)):9}"
+        figures = (
+            f"{speed.p50_ms:9.3f}{wall:7.2f}x{cpu:7.2f}x{size:7.2f}x{count_float_nodes(optimised(graph)):9}"
+        )
         print(f"{name:12}{figures}  {quality(graph)}")
 
 

@@ -63,12 +63,11 @@ def _certain(built: Graph) -> Cost:
         return Cost(size_mb=size)
     source = _quality_source(quality)
     worst = quality.class_drop
+    named = f"; class {quality.worst_class}" if worst else ""  # where nothing is lost, no class is the worst
     return Cost(
         size_mb=size,
         drop=Figure(value=quality.drop, how="measured", source=source),
-        class_drop=None
-        if worst is None
-        else Figure(value=worst, how="measured", source=f"{source}; class {quality.worst_class}"),
+        class_drop=None if worst is None else Figure(value=worst, how="measured", source=source + named),
     )
 
 

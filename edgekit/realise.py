@@ -171,14 +171,13 @@ def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
         VerificationFailed: the artifact is too far from the float graph.
     """
     steps = tuple(step for step in recipe.steps if step.level == "graph")
+    budget = shop.target.budget
     title = f"{_title(steps)}, judge" if steps else "judge the quality"
     key = {
         "graph": digest_file(graph.path),
         "task": shop.task.sources_digest,
         "steps": recipe_key(steps),
-        "limits": [
-            figure and figure.value for figure in (shop.target.budget.drop, shop.target.budget.size_mb)
-        ],
+        "limits": [figure and figure.value for figure in (budget.drop, budget.class_drop, budget.size_mb)],
         "reduce_range": shop.target.profile.reduce_range,
         "machine": shop.machine,
         "versions": versions(),
@@ -218,12 +217,14 @@ def _check_float(
 
 
 def _context(shop: Workshop, detail: Detail) -> Context:
-    drop, size = shop.target.budget.drop, shop.target.budget.size_mb
+    budget = shop.target.budget
+    drop, class_drop, size = budget.drop, budget.class_drop, budget.size_mb
     return Context(
         example=shop.example,
         calls=shop.calls,
         measure=shop.measure,
         max_drop=drop.value if drop else None,
+        max_class_drop=class_drop.value if class_drop else None,
         most_bytes=size.value * 1e6 if size else None,
         round_to=shop.target.profile.simd_width,
         reduce_range=shop.target.profile.reduce_range,

@@ -68,7 +68,8 @@ class Route:
         latency_ratio: float time over this one's time in one alternating run on this machine, 1 thread.
         size_ratio: float bytes over this one's bytes.
         drop: quality lost against the float original.
-        unfused: float convolutions that the runtime's optimiser left between Q/DQ pairs.
+        class_drop: the same for the class that lost most, where `evaluate` gives scores per class.
+        left_in_float: convolutions and matrix products that the runtime still computes in float.
     """
 
     name: str
@@ -77,7 +78,8 @@ class Route:
     latency_ratio: float | None = None
     size_ratio: float | None = None
     drop: float | None = None
-    unfused: int | None = None
+    class_drop: float | None = None
+    left_in_float: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,19 +194,20 @@ def schema(kind: Kind) -> dict[str, Any]:
 
 
 def _profile(found: Found) -> Built:
-    return build(Profile, {"name": found.name, **found.data}, source=found.shown)
+    return build(Profile, {"name": found.name, **found.data}, source=found.shown, origins=found.origins)
 
 
 def _target(found: Found) -> tuple[Target | None, tuple[Problem, ...]]:
-    data = {"name": found.name, **found.data}
+    data, origins = {"name": found.name, **found.data}, found.origins
     if isinstance(data.get("profile"), dict):
         inline = data["profile"]
         name = str(inline.get("extends", found.name))
-        merged = resolve_inline(
+        merged, inherited = resolve_inline(
             "profile", inline, where=f"{found.shown}: profile.extends", folder=found.path.parent
         )
         data["profile"] = {"name": Path(name).stem, **merged}
-    built = build(Target, data, source=found.shown)
+        origins = {**{f"profile.{key}": path for key, path in inherited.items()}, **origins}
+    built = build(Target, data, source=found.shown, origins=origins)
     target: Target | None = built.record
     if target is not None:
         here = target.local and target.profile.arch == _this_arch()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +24,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A file's data with those of its parents merged in; `shown` is the path as people should read it."""
+    """A file's data with those of its parents merged in; `shown` is the path as people should read it.
+
+    `origins` names the file of each key, by its path: `budget.size_mb`.
+    """
 
     path: Path
     shown: str
     data: dict[str, Any]
+    origins: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -61,8 +65,10 @@ def load(kind: Kind, name: str) -> Found:
     return _resolve(kind, _find(kind, name, asker=None, seen=()), seen=())
 
 
-def resolve_inline(kind: Kind, data: Mapping[str, Any], *, where: str, folder: Path) -> dict[str, Any]:
-    """The merged data of a mapping written inside another file, at `where`.
+def resolve_inline(
+    kind: Kind, data: Mapping[str, Any], *, where: str, folder: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The merged data of a mapping inside another file, at `where`, and the origins of what it inherits.
 
     Raises:
         BadInput: as for `load`.
@@ -113,23 +119,32 @@ def _resolve(kind: Kind, path: Path, *, seen: tuple[Path, ...]) -> Found:
         )
     if kind == "target" and isinstance(data.get("profile"), str):
         data["profile"] = {"extends": data["profile"]}  # so that a child may change parts of it
-    merged = _merge_parent(
+    merged, inherited = _merge_parent(
         kind, data, asker=f"{path}: extends", folder=path.parent, seen=(*seen, path.resolve())
     )
-    return Found(path=path, shown=str(path), data=merged)
+    origins = {**inherited, **dict.fromkeys(_key_paths(data), str(path))}
+    return Found(path=path, shown=str(path), data=merged, origins=origins)
+
+
+def _key_paths(data: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in data.items():
+        yield key
+        if isinstance(value, dict):
+            yield from (f"{key}.{below}" for below in _key_paths(value))
 
 
 def _merge_parent(
     kind: Kind, data: dict[str, Any], *, asker: str, folder: Path, seen: tuple[Path, ...]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, str]]:
     if "extends" not in data:
-        return data
+        return data, {}
     parent = data.pop("extends")
     if not isinstance(parent, str) or not parent:
         raise BadInput(f"must be the name of a {kind}", where=asker, todo="for example `extends: rpi4`")
     name = str(folder / parent) if is_path(parent) else parent
     found = _find(kind, name, asker=asker, seen=seen)
-    return _merge(_resolve(kind, found, seen=seen).data, data)
+    resolved = _resolve(kind, found, seen=seen)
+    return _merge(resolved.data, data), resolved.origins
 
 
 def _merge(parent: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

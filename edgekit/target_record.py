@@ -58,19 +58,23 @@ class Built:
 
 @dataclass(frozen=True)
 class _Split:
+    origins: Mapping[str, str]
     sources: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
-def build(model: type[R], data: Mapping[str, Any], *, source: str) -> Built:
+def build(
+    model: type[R], data: Mapping[str, Any], *, source: str, origins: Mapping[str, str] | None = None
+) -> Built:
     """The record that `data` describes.
 
     Args:
         model: the record's type.
         data: a file's keys after `extends`.
         source: of figures that are written without one.
+        origins: the files that such figures come from, by the path of their key, where they are others.
     """
-    split = _Split()
+    split = _Split(origins or {})
     plain = _plain(model, data, "", split, source)
     try:
         record = model.model_validate(plain)
@@ -96,7 +100,7 @@ def _plain(
     for key, item in data.items():
         info, here = known.get(key), f"{path}{key}"
         if info is not None and info.json_schema_extra == FIGURE:
-            plain[key] = _value(item, here, split, source)
+            plain[key] = _value(item, here, split, split.origins.get(here, source))
         elif info is not None and isinstance(item, Mapping) and _is_record(info.annotation):
             plain[key] = _plain(info.annotation, item, f"{here}.", split, source)
         else:

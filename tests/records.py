@@ -80,7 +80,7 @@ INT8 = candidate(
             latency_ratio=2.31,
             size_ratio=3.61,
             drop=0.0031,
-            unfused=0,
+            left_in_float=0,
         ),
         Route(
             name="nncf",
@@ -89,7 +89,7 @@ INT8 = candidate(
             latency_ratio=2.06,
             size_ratio=3.58,
             drop=0.0031,
-            unfused=2,
+            left_in_float=2,
         ),
         Route(
             name="ort-dynamic",
@@ -98,7 +98,7 @@ INT8 = candidate(
             latency_ratio=0.31,
             size_ratio=3.9,
             drop=0.0012,
-            unfused=None,
+            left_in_float=None,
         ),
     ),
 )

@@ -47,6 +47,22 @@ def figures(record, prefix=""):
     return [prefix + key for key, info in keys(type(record)).items() if info.json_schema_extra == FIGURE]
 
 
+def test_a_bare_figure_has_the_file_that_holds_it_as_its_source_through_every_extends(tmp_path):
+    for folder, name, text in [
+        ("profiles", "board", "extends: rpi4\ncores: 2\nclock_mhz: 900\n"),
+        ("targets", "base", "extends: rpi4\nprofile: board\nbudget: {size_mb: 3, latency_p90_ms: 50}\n"),
+        ("targets", "mine", "extends: base\nbudget: {size_mb: 2}\nprofile: {clock_mhz: 800}\n"),
+    ]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.yaml").write_text(text)
+    target = load_target("mine")
+    assert target.sources["budget.size_mb"] == "targets/mine.yaml"
+    assert target.sources["budget.latency_p90_ms"] == "targets/base.yaml"
+    assert target.profile.sources["clock_mhz"] == "targets/mine.yaml"
+    assert target.profile.sources["cores"] == "profiles/board.yaml"
+    assert (target.profile.cores, target.profile.clock_mhz) == (2, 800)
+
+
 def test_the_boards_that_are_promised_are_shipped():
     shipped = {kind: target_file.folders(kind)[-1].glob("*.yaml") for kind in ("target", "profile")}
     assert sorted(path.stem for path in shipped["target"]) == TARGETS

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgekit.bundle.manifest import FILE, confine, file_name, read_manifest
-from edgekit.errors import BadInput, OutsideFailure, clean, first_line
+from edgekit.errors import BadInput, EdgekitError, OutsideFailure, clean, first_line
 from edgekit.files import written_whole
 
 SUFFIX = ".tar.gz"
@@ -74,7 +74,12 @@ def open_bundle(path: Path) -> Iterator[Path]:
         yield path  # what is wrong with a folder, or with none, is the manifest's subject
         return
     with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
-        yield unpack(path, Path(folder))
+        bundle = unpack(path, Path(folder))
+        try:
+            yield bundle
+        except EdgekitError as error:  # the user knows the archive, not the folder that goes now
+            where = error.where and error.where.replace(str(bundle), str(path))
+            raise type(error)(error.what, where=where, todo=error.todo) from error
 
 
 def unpack(path: Path, folder: Path) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,11 +23,11 @@ def check_destination(destination: Path) -> None:
 
     Raises:
         BadInput: a file, a link, a folder that is no bundle, or a bundle with files of someone's own.
-        OutsideFailure: the folder above cannot be looked into.
+        OutsideFailure: the folder above cannot be looked into, or not be written to.
     """
     _refuse_name(destination)
     with disk_trouble(destination):
-        _refuse_files_above(destination)
+        _refuse_above(destination)
         if destination.is_symlink():
             raise BadInput("is a link", where=str(destination), todo=CHOOSE)
         if destination.is_dir():
@@ -47,11 +49,14 @@ def _refuse_name(destination: Path) -> None:
         raise BadInput("is the folder that you are in", where=str(destination), todo=CHOOSE)
 
 
-def _refuse_files_above(destination: Path) -> None:
+def _refuse_above(destination: Path) -> None:
+    """Refuse a file where a folder must be, and a folder to which nothing may be written."""
     for folder in destination.absolute().parents:
         if folder.exists() or folder.is_symlink():
             if not folder.is_dir():
                 raise BadInput(f"`{folder}` is a file, not a folder", where=str(destination), todo=CHOOSE)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, f"nothing may be written to `{folder}`")
             return
 
 
@@ -125,4 +130,5 @@ def disk_trouble(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         what = f"cannot be written: {error.strerror or error}"
-        raise OutsideFailure(what, where=str(place), todo="make room there, or " + CHOOSE) from error
+        todo = CHOOSE if isinstance(error, PermissionError) else f"make room there, or {CHOOSE}"
+        raise OutsideFailure(what, where=str(place), todo=todo) from error

@@ -20,7 +20,7 @@ Record = Mapping[str, Any]
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Take 5 to 10 seconds.")
+@click.option("--quick", is_flag=True, help="Take a few seconds.")
 @click.option("--strict", is_flag=True, help="Take ten minutes or more, as MLPerf asks.")
 @click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of one inference.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="The HTML report's place.")

@@ -6,16 +6,20 @@ from typing import Any
 
 import click
 
-from edgekit.cli.options import build_options, progress_from, request_from, result_console
+from edgekit.cli.options import FILE, build_options, progress_from, request_from, result_console
 from edgekit.errors import BudgetNotMet
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=FILE)
 @build_options
-@click.option("--output", "-o", metavar="DIR", help="The bundle's folder; dist/TASK-TARGET when left out.")
+@click.option(
+    "--output", "-o", type=FILE, metavar="DIR", help="The bundle's folder; dist/TASK-TARGET when left out."
+)
 @click.option("--archive", is_flag=True, help="Write the bundle as one reproducible file too, DIR.tar.gz.")
-@click.option("--recipe", metavar="FILE", help="Replay this recipe (YAML or JSON) instead of searching.")
+@click.option(
+    "--recipe", type=FILE, metavar="FILE", help="Replay this recipe (YAML or JSON) instead of searching."
+)
 @click.option("--strict", is_flag=True, help="Succeed only if every limit was measured, none predicted.")
 def build(source: str, strict: bool, **options: Any) -> None:
     """Compress, convert, verify and package a network for a target.

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from edgekit.cli.options import data_options, result_console
+from edgekit.cli.options import FILE, data_options, result_console
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=FILE)
 @data_options
 @click.option("--all", "all_layers", is_flag=True, help="List every layer, not the ten largest.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, every layer included.")
@@ -46,7 +46,7 @@ def inspect(source: str, all_layers: bool, as_json: bool, **options: Any) -> Non
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a path is a bundle's folder or archive, not a model."""
+    """Whether a path is meant as a bundle's folder or archive, not as a model: no model is a folder."""
     from edgekit.bundle.archive import SUFFIX
 
-    return (path / "manifest.json").is_file() or path.name.endswith(SUFFIX)
+    return (path.is_dir() and not (path / "task.py").exists()) or path.name.endswith(SUFFIX)

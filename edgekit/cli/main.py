@@ -13,8 +13,8 @@ from edgekit.errors import EdgekitError
 
 COMMANDS = {
     "build": "Compress, convert, verify and package a network for a target",
-    "plan": "Show the candidates for a target with their predicted cost; changes nothing",
-    "bench": "Measure a bundle on a device",
+    "plan": "Show the candidates for a target with their predicted cost; builds nothing",
+    "bench": "Measure a bundle on this machine",
     "verify": "Check a bundle's digests, schema and golden outputs",
     "inspect": "Show a bundle or a model: layers, parameters, MACs, activation peak",
     "targets": "List, show and validate targets and profiles",
@@ -85,28 +85,38 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "edgekit"
-        _say(f"error: {error.format_message().rstrip('.')}; see `{command} --help`")
+        message = error.format_message().rstrip(".")
+        _say(f"error: {message}{'' if message.endswith('?') else ';'} see `{command} --help`")
         sys.exit(2)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        _say("interrupted; finished stages are kept and a rerun goes on from there")
+        _say(f"interrupted; {left_behind(arguments)}")
         sys.exit(INTERRUPTED)
     except EdgekitError as error:
-        _reraise_if_debugging(error)
+        _trace_if_debugging()
         _say(f"error: {error}")
         sys.exit(error.exit_status)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(READER_GONE)
     except Exception as error:  # noqa: BLE001 - the last resort: one line, and where to find more
-        _reraise_if_debugging(error)
+        _trace_if_debugging()
         _say(f"internal error: {type(error).__name__}: {error}; run `edgekit --debug ...` for the traceback")
         sys.exit(EdgekitError.exit_status)
+
+
+def left_behind(arguments: list[str]) -> str:
+    """What an interrupted command leaves: `build` and `plan` keep finished stages, unless told not to."""
+    if {"build", "plan"} & set(arguments[:1]) and "--no-cache" not in arguments:
+        return "finished stages are kept and a rerun goes on from there"
+    return "nothing is kept, a rerun begins anew"
 
 
 def _say(line: str) -> None:
     click.echo(" ".join(line.split()), err=True)
 
 
-def _reraise_if_debugging(error: Exception) -> None:
+def _trace_if_debugging() -> None:
     if "--debug" in sys.argv:
-        raise error
+        import traceback
+
+        traceback.print_exc()

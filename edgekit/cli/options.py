@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from edgekit.pipeline import Request
@@ -14,15 +15,36 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+FILE = click.Path(readable=False)  # so that a shell completes it; what is wrong with it, its reader says
+
+
+def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What a shell offers for a target: the names that begin so, else files."""
+    from edgekit.target_file import names
+
+    del ctx, param
+    found = [CompletionItem(name) for name in names("target") if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
 _DATA = [
     click.option(
-        "--calibration", metavar="DATA", help="Unlabelled inputs: FILE.npz, a folder, or file.py:function."
+        "--calibration",
+        type=FILE,
+        metavar="DATA",
+        help="Unlabelled inputs: FILE.npz, a folder, or file.py:function.",
     ),
     click.option(
-        "--training", metavar="FILE.py:FUNCTION", help="Makes (input, label) batches to fine-tune with."
+        "--training",
+        type=FILE,
+        metavar="FILE.py:FUNCTION",
+        help="Makes (input, label) batches to fine-tune with.",
     ),
     click.option(
-        "--evaluate", metavar="FILE.py:FUNCTION", help="Scores a predict function; higher is better."
+        "--evaluate",
+        type=FILE,
+        metavar="FILE.py:FUNCTION",
+        help="Scores a predict function; higher is better.",
     ),
     click.option(
         "--input-shape",
@@ -31,13 +53,21 @@ _DATA = [
         help="Shape of an input, 1x3x224x224; a word makes an axis dynamic. May repeat.",
     ),
     click.option(
-        "--model-factory", metavar="FILE.py:FUNCTION", help="Makes the network for a file of weights."
+        "--model-factory",
+        type=FILE,
+        metavar="FILE.py:FUNCTION",
+        help="Makes the network for a file of weights.",
     ),
     click.option("--trust-pickle", is_flag=True, help="Open a pickle that can run code."),
 ]
 _LIMITS = [
     click.option(
-        "--target", "-t", required=True, metavar="NAME|FILE", help="The device; see `edgekit targets`."
+        "--target",
+        "-t",
+        required=True,
+        metavar="NAME|FILE",
+        shell_complete=complete_target,
+        help="The device; see `edgekit targets`.",
     ),
     click.option("--latency", multiple=True, metavar="TIME", help="Limit: 20ms, or p99:40ms. May repeat."),
     click.option("--memory", metavar="SIZE", help="Limit of peak memory: 64MB."),

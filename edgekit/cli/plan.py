@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from edgekit.cli.options import build_options, progress_from, request_from, result_console
+from edgekit.cli.options import FILE, build_options, progress_from, request_from, result_console
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=FILE)
 @build_options
 def plan(source: str, **options: Any) -> None:
     """Show the candidates for a target with their predicted cost; builds nothing.

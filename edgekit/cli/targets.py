@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.options import complete_target
+
 if TYPE_CHECKING:
     from edgekit.target import Target
     from edgekit.target_record import Record
@@ -60,7 +62,7 @@ def targets(ctx: click.Context, as_json: bool) -> None:
 
 
 @targets.command()
-@click.argument("name", metavar="NAME|FILE")
+@click.argument("name", metavar="NAME|FILE", shell_complete=complete_target)
 @_JSON
 def show(name: str, as_json: bool) -> None:
     """Show a target and its profile: every figure with its source.

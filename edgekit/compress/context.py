@@ -21,6 +21,7 @@ class Context:
         calls: calibration calls by input name; empty when there is no calibration data.
         measure: the quality of an ONNX graph on the task.
         max_drop: the quality that may be lost; None when no limit is named.
+        max_class_drop: the same for the class that loses most.
         most_bytes: the size that the artifact may have; None when no limit is named.
         round_to: kept channels are rounded to a multiple of this, the profile's SIMD width.
         reduce_range: 7-bit weights, for x86 CPUs whose int8 kernels saturate (no VNNI).
@@ -32,6 +33,7 @@ class Context:
     calls: Sequence[Mapping[str, np.ndarray]]
     measure: Callable[[onnx.ModelProto], Quality]
     max_drop: float | None
+    max_class_drop: float | None = None
     most_bytes: float | None = None
     round_to: int
     reduce_range: bool

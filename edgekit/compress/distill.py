@@ -74,8 +74,9 @@ class Distill(BaseModel):
             student.parameters(), self.learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
         steps = self.epochs * _count(batches)
+        total = max(steps + 1, 6)  # a rise of 20 % of 5 steps has no length, by which torch divides
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.learning_rate, total_steps=steps + 1, pct_start=0.2
+            optimiser, self.learning_rate, total_steps=total, pct_start=0.2
         )
         for epoch in range(self.epochs):
             for inputs, label in map(_split, batches):

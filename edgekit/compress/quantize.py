@@ -16,7 +16,7 @@ from edgekit.alternate import compare_artifacts
 from edgekit.compress.context import Context
 from edgekit.compress.int8_routes import ROUTES, routes_for
 from edgekit.errors import BadInput, EdgekitError, first_line
-from edgekit.graph.fusion import count_integer_nodes, count_unfused, optimised
+from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised
 from edgekit.graph.prepare import is_quantized
 from edgekit.graph.run import refuse_crash
 from edgekit.result import Route
@@ -51,8 +51,9 @@ class Quantize(BaseModel):
     def apply(self, model: onnx.ModelProto, task: Task, context: Context) -> onnx.ModelProto:
         """The int8 graph of the best route.
 
-        The best route is the fastest whose quality loss is inside `context.max_drop`; among equally fast ones
-        the most accurate. Every route tried is appended to `context.routes`.
+        The best route is the fastest whose quality loss is inside the limits of `context`, over all
+        classes and for the worst one; among equally fast ones the most accurate. Every route is appended
+        to `context.routes`.
 
         Raises:
             BadInput: the graph is quantized already, or no route works; says why.
@@ -74,7 +75,12 @@ class Quantize(BaseModel):
             context.routes.extend(failed)
             reasons = "; ".join(f"{route.name}: {route.reason}" for route in failed)
             raise BadInput(f"no int8 route works: {reasons}", where=f"quantize {task.name}")
-        best, routes = choose(_timed(model, attempts, context), context.max_drop, context.most_bytes)
+        best, routes = choose(
+            _timed(model, attempts, context),
+            context.max_drop,
+            context.most_bytes,
+            max_class_drop=context.max_class_drop,
+        )
         context.routes.extend([*routes, *failed])
         return best
 
@@ -114,7 +120,8 @@ def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int
             reason="",
             size_ratio=sizes[0] / sizes[1],
             drop=quality.drop,
-            unfused=count_unfused(runs),
+            class_drop=quality.class_drop,
+            left_in_float=count_float_nodes(runs),
         ),
     )
 
@@ -144,7 +151,11 @@ def _timed(model: onnx.ModelProto, attempts: Sequence[Attempt], context: Context
 
 
 def choose(
-    attempts: Sequence[Attempt], max_drop: float | None, most_bytes: float | None = None
+    attempts: Sequence[Attempt],
+    max_drop: float | None,
+    most_bytes: float | None = None,
+    *,
+    max_class_drop: float | None = None,
 ) -> tuple[onnx.ModelProto, list[Route]]:
     """The graph to keep, and all routes with the reason why each was kept or not.
 
@@ -153,7 +164,9 @@ def choose(
     no route is small enough, the size is left out of account; when none loses little enough, the one that
     loses least is kept.
     """
-    good = [a for a in attempts if max_drop is None or (a.route.drop or 0.0) <= max_drop]
+    good = [
+        a for a in attempts if _inside(a.route.drop, max_drop) and _inside(a.route.class_drop, max_class_drop)
+    ]
     small = [a for a in good if most_bytes is None or a.model.ByteSize() <= most_bytes]
     inside = small or good
     fastest = max((_speed(a) for a in inside), default=0.0)
@@ -177,6 +190,10 @@ def choose(
         for a in attempts
     ]
     return best.model, routes
+
+
+def _inside(loss: float | None, most: float | None) -> bool:
+    return most is None or (loss or 0.0) <= most
 
 
 def _speed(attempt: Attempt) -> float:

@@ -36,7 +36,7 @@ class Standing:
 def stand(result: Record, manifest: Record) -> Standing:
     """Whose figures these are, and how they stand against the budget if they are the target's."""
     target = clean(manifest["device"]["target"])
-    doubt = ", but something else shaped the timing" if result["contaminated"] else ""
+    doubt = "; something else shaped the timing" if result["contaminated"] else ""
     lead = f"measured on {target}: {machine_text(result['facts'])}"
     reason = why_not_the_target(result["facts"], manifest["device"])
     if reason:

@@ -120,7 +120,7 @@ def routes_section(result: BuildResult) -> Markup:
 
 
 def _routes_table(tried: Tried) -> Markup:
-    heads = ("route", "speed", "size", "drop", "float convolutions left", "kept", "why")
+    heads = ("route", "speed", "size", "drop", "layers left in float", "kept", "why")
     return table(f"Routes of {clean(tried.name)}", heads, [_route_row(route) for route in tried.routes])
 
 
@@ -133,7 +133,7 @@ def _route_row(route: Route) -> list[Markup]:
         element("div", text(speed), ratio_bar(route.latency_ratio, f"{clean(route.name)}: {speed}")),
         element("div", text(size), ratio_bar(route.size_ratio, f"{clean(route.name)}: {size}")),
         element("span", text(drop), class_="figures"),
-        text(UNKNOWN if route.unfused is None else route.unfused),
+        text(UNKNOWN if route.left_in_float is None else route.left_in_float),
         element("span", text("kept"), class_="shipped") if route.chosen else text("no"),
         element("div", said(route.reason), class_="reason"),
     ]

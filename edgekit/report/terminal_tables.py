@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
@@ -72,7 +72,7 @@ def routes_table(routes: Sequence[Route], width: int) -> Table:
             Text(ratio_text(route.latency_ratio, "faster", "slower")),
             Text(ratio_text(route.size_ratio, "smaller", "larger")),
             Text(UNKNOWN if route.drop is None else f"{route.drop * 100:.2f} %"),
-            Text("-" if route.unfused is None else str(route.unfused)),
+            Text("-" if route.left_in_float is None else str(route.left_in_float)),
             Text("yes" if route.chosen else "no", style="bold green" if route.chosen else ""),
             Text(clean(route.reason)),
         ]
@@ -114,21 +114,38 @@ def _without_reason_unless_wide(heads: Sequence[str], rows: Sequence[Sequence[Te
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> Table:
     """A table whose columns keep the width of their longest line, if the name still has room beside them.
 
-    The name and the reason are folded where they do not fit. In a very narrow window all columns are:
-    nothing is cut off.
+    The name and the reason are folded where they do not fit. In a narrow window all columns are, between
+    words as long as the words have room: nothing is cut off.
     """
+    columns = {number: [head, *_lines(rows, number)] for number, head in enumerate(heads)}
     needed = {
-        number: max(len(line) for line in [head, *_lines(rows, number)])
-        for number, head in enumerate(heads)
-        if number and head != "reason"
+        number: max(map(len, lines))
+        for number, lines in columns.items()
+        if number and heads[number] != "reason"
     }
-    fits = sum(needed.values()) + GAP * (len(heads) - 1) + LEAST_NAME <= width
+    room = width - GAP * (len(heads) - 1)
+    fits = sum(needed.values()) + LEAST_NAME <= room
+    narrow = {} if fits else _by_words(columns, room)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for number, head in enumerate(heads):
-        table.add_column(head, overflow="fold", min_width=needed.get(number) if fits else None)
+        least = needed.get(number) if fits else None
+        table.add_column(head, overflow="fold", min_width=least, width=narrow.get(number))
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _by_words(columns: Mapping[int, Sequence[str]], room: int) -> dict[int, int]:
+    """Widths in which no word is broken, the first columns as wide as they can be; none without the room."""
+    widths = {number: len(max(" ".join(lines).split(), key=len)) for number, lines in columns.items()}
+    spare = room - sum(widths.values())
+    if spare < 0:
+        return {}
+    for number, lines in columns.items():
+        more = min(spare, max(map(len, lines)) - widths[number])
+        widths[number] += more
+        spare -= more
+    return widths
 
 
 def _lines(rows: Sequence[Sequence[Text]], number: int) -> list[str]:

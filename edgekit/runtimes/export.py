@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 TORCHSCRIPT_OPSET = 17  # the newest that the TorchScript exporter writes
 DYNAMO_OPSET = 20  # what the quantizers were tried with; runtimes take newer files than the quantizers do
+
+# What dynamo says of `if tensor > 0`. A trace keeps the side that the example takes, without an error.
+_BRANCH = re.compile(r"data-dependent expression Eq\(u\d+, 1\)")
 
 Exporter = Callable[..., onnx.ModelProto]
 
@@ -43,11 +47,14 @@ def export(network: torch.nn.Module, task: Task, opset: int) -> tuple[onnx.Model
     if not isinstance(network, torch.jit.ScriptModule):
         exporters.insert(0, ("dynamo", _export_dynamo))
     failures = []
-    for name, exporter in exporters:
+    while exporters:
+        name, exporter = exporters.pop(0)
         try:
             model = exporter(network, task, opset)
         except Exception as error:  # noqa: BLE001 - the next exporter may manage; all reasons are reported
             failures.append(f"{name} exporter: {_reason(error)}")
+            if _BRANCH.search(failures[0]):
+                exporters = exporters and [("TorchScript", _export_scripted)]
             continue
         if wrong := _fixed(model, task) or disagreement(network, model, task):
             failures.append(f"{name} exporter: {wrong}")
@@ -125,6 +132,19 @@ def _export_torchscript(network: torch.nn.Module, task: Task, opset: int) -> onn
             value.type.tensor_type.ClearField("shape")
         model = onnx.shape_inference.infer_shapes(model)
     return model
+
+
+def _export_scripted(network: torch.nn.Module, task: Task, opset: int) -> onnx.ModelProto:
+    """By the compiler of TorchScript, which keeps both sides of a branch."""
+    import torch
+
+    try:
+        scripted = torch.jit.script(network)
+    except Exception:  # noqa: BLE001 - of many kinds, a page of text each
+        raise BadInput(
+            "a trace keeps one side only of a branch on a tensor's values, and torch.jit.script fails"
+        ) from None
+    return _export_torchscript(scripted, task, opset)
 
 
 def _names(task: Task) -> dict[str, Any]:

@@ -66,6 +66,13 @@ def test_a_devices_own_tar_opens_it_and_run_py_can_be_executed(bundle, tmp_path)
     assert (tmp_path / "tiny" / "model.onnx").stat().st_mode & 0o777 == 0o644
 
 
+def test_what_is_wrong_in_an_archive_is_said_of_the_archive(bundle, tmp_path):
+    write_archive(bundle, tmp_path / "a.tar.gz")
+    refused = pytest.raises(BadInput, match=rf"^{tmp_path}/a\.tar\.gz/model\.onnx: is wrong; mend it$")
+    with refused, open_bundle(tmp_path / "a.tar.gz") as folder:
+        raise BadInput("is wrong", where=str(folder / "model.onnx"), todo="mend it")
+
+
 def test_files_that_the_manifest_does_not_list_stay_behind(bundle, tmp_path):
     (bundle / "secret.txt").write_text("mine")
     write_archive(bundle, tmp_path / "a.tar.gz")

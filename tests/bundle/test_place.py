@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -96,6 +97,19 @@ def test_a_link_is_refused(bundle, tmp_path):
     link.symlink_to(bundle)
     with pytest.raises(BadInput, match="is a link"):
         check_destination(link)
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_work():
+    program = (
+        "import os, sys; from pathlib import Path; from edgekit.bundle.place import check_destination\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "check_destination(Path(sys.argv[1]))"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path, into which only its owner may look
+        Path(folder).chmod(0o555)
+        command = [sys.executable, "-c", program, f"{folder}/tiny"]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=120, check=False)
+    assert f"{folder}/tiny: cannot be written: nothing may be written to `{folder}`; choose" in done.stderr
 
 
 def test_a_folder_where_nothing_can_be_made_is_one_line():

@@ -224,6 +224,19 @@ def test_a_plan_as_json_has_every_layer(cache, tmp_path):
     assert all(layer["predicted_ms"] > 0 for layer in plan["layers"])
 
 
+def test_no_class_is_called_the_worst_where_none_lost_anything(tmp_path):
+    (tmp_path / "task.py").write_text(
+        "import torch\n"
+        "def model(): return torch.nn.Linear(4, 3).eval()\n"
+        "def example_inputs(): return torch.zeros(1, 4)\n"
+        "def evaluate(predict): return {'accuracy': 1.0, 'per_class': {'cat': 1.0}, 'samples': 1}\n"
+    )
+    edgekit("build", "task.py", "-t", "rpi4", "-o", "even", cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "cache")
+    worst = json.loads((tmp_path / "even" / "manifest.json").read_text())["cost"]["class_drop"]
+    assert worst["value"] == 0
+    assert "class" not in worst["source"]
+
+
 def test_inspect_shows_a_bundle_its_archive_and_a_model_alike(built, tmp_path):
     folder, _ = built
     seen = [
@@ -237,6 +250,7 @@ def test_inspect_shows_a_bundle_its_archive_and_a_model_alike(built, tmp_path):
     assert seen[2]["macs"] == macs
     text = edgekit("inspect", SMALL, cwd=tmp_path).stdout
     assert "0.6 M multiply-accumulates" in text
+    assert "not a bundle: it has no manifest.json" in refusal("inspect", "dist", cwd=folder)
 
 
 def test_the_archive_holds_the_bundle_and_no_time_of_day(built):

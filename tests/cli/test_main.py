@@ -5,7 +5,7 @@ import sys
 import pytest
 from command import edgekit, refusal
 
-from edgekit.cli.main import COMMANDS
+from edgekit.cli.main import COMMANDS, left_behind
 from edgekit.errors import (
     BadInput,
     BudgetNotMet,
@@ -56,6 +56,32 @@ def test_completion_prints_a_script_for_the_shell(shell, tmp_path):
     assert "_EDGEKIT_COMPLETE" in edgekit("completion", shell, cwd=tmp_path).stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("edgekit build --target rpi", "plain,rpi4"),
+        ("edgekit targets show jetson", "plain,jetson-nano"),
+        ("edgekit build --target mine/", "file,mine/"),
+        ("edgekit build exa", "file,exa"),
+        ("edgekit bench dist", "file,dist"),
+        ("edgekit plan x.onnx --calibration da", "file,da"),
+    ],
+)
+def test_completion_offers_targets_and_files(words, offered, tmp_path):
+    variables = {
+        "_EDGEKIT_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    assert offered in edgekit(cwd=tmp_path, **variables).stdout.splitlines()
+
+
+def test_an_interrupted_command_says_what_it_leaves():
+    assert left_behind(["build", "task.py", "-t", "rpi4"]).startswith("finished stages are kept")
+    for arguments in (["build", "task.py", "-t", "rpi4", "--no-cache"], ["bench", "dist/build"], []):
+        assert left_behind(arguments).startswith("nothing is kept")
+
+
 def test_completion_offers_the_commands_in_a_real_bash(tmp_path):
     script = edgekit("completion", "bash", cwd=tmp_path).stdout
     (tmp_path / "complete.sh").write_text(script)
@@ -76,7 +102,7 @@ def test_completion_offers_the_commands_in_a_real_bash(tmp_path):
 
 
 def test_debug_shows_the_traceback_of_a_refusal(tmp_path):
-    done = edgekit("--debug", "build", "none.onnx", "-t", "rpi4", cwd=tmp_path, expect=1)
+    done = edgekit("--debug", "build", "none.onnx", "-t", "rpi4", cwd=tmp_path, expect=2)
     assert "Traceback" in done.stderr
     assert "BadInput" in done.stderr
 

@@ -40,6 +40,13 @@ def test_empty_training_data_is_refused(tiny_cnn):
         Distill().apply(tiny_cnn.model, empty, context_of(empty, None))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9])
+def test_a_few_batches_are_enough_to_train_on(tiny_cnn, count):
+    few = replace(tiny_cnn, training=lambda: list(tiny_cnn.training())[:1] * count)
+    taught = Distill(epochs=1).apply(TinyCnn(8).eval(), few, context_of(few, None))
+    assert torch.isfinite(parameters(taught)).all()
+
+
 def test_a_loss_that_runs_away_is_refused(tiny_cnn):
     with pytest.raises(BadInput, match=r"^distill: the loss is no longer finite; lower learning_rate$"):
         Distill(epochs=2, learning_rate=0.99, alpha=1, temperature=1e20).apply(

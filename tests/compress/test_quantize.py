@@ -12,7 +12,7 @@ from torch import nn
 from edgekit.compress.int8_routes import ROUTES, routes_for
 from edgekit.compress.quantize import SAME_SPEED, Attempt, Quantize, choose, spread
 from edgekit.errors import BadInput
-from edgekit.graph.fusion import count_integer_nodes, count_unfused, optimised
+from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised
 from edgekit.graph.prepare import is_quantized
 from edgekit.result import Route
 from edgekit.verify import OPTIMISER_FLOOR_DB, check_graph
@@ -35,9 +35,15 @@ def test_the_best_route_is_kept_and_all_are_told(tiny_cnn, tiny_graph):
 @pytest.mark.parametrize("name", ["nncf", "ort-static"])
 def test_a_static_route_leaves_no_convolution_in_float_and_no_accuracy_behind(name, tiny_cnn, tiny_graph):
     quantized = ROUTES[name](tiny_graph, calls_of(tiny_cnn, 64), reduce_range=False)
-    assert count_unfused(optimised(quantized)) <= 1
+    assert count_float_nodes(optimised(quantized)) <= 1
     assert accuracy(quantized) >= accuracy(tiny_graph) - 0.02
     check_graph("off -> on", quantized, quantized, calls_of(tiny_cnn, 4), OPTIMISER_FLOOR_DB)
+
+
+def test_a_convolution_that_the_dynamic_route_passes_over_counts_as_left_in_float(tiny_cnn, tiny_graph):
+    quantized = ROUTES["ort-dynamic"](tiny_graph, calls_of(tiny_cnn, 4), reduce_range=False)
+    convolutions = sum(node.op_type == "Conv" for node in quantized.graph.node)
+    assert count_float_nodes(optimised(quantized)) >= convolutions > 0
 
 
 @pytest.mark.parametrize("name", ["nncf", "ort-static"])
@@ -140,6 +146,15 @@ def kept(attempts, max_drop):
 def test_the_fastest_inside_the_limit_is_kept():
     assert kept([attempt("fast", 2.0, 0.005), attempt("faster", 3.0, 0.02)], 0.01) == "fast"
     assert kept([attempt("fast", 2.0, 0.005), attempt("faster", 3.0, 0.02)], None) == "faster"
+
+
+def test_a_route_that_one_class_loses_too_much_by_is_not_kept():
+    fast, fair = attempt("fast", 2.0, 0.005), attempt("fair", 1.5, 0.005)
+    fast = replace(fast, route=replace(fast.route, class_drop=0.2))
+    for most, name in ((None, "fast"), (0.2, "fast"), (0.03, "fair")):
+        model, routes = choose([fast, fair], 0.01, max_class_drop=most)
+        assert model.producer_name == name
+    assert routes[0].reason == "loses more quality than the limit allows"
 
 
 def test_of_two_that_are_equally_fast_the_more_accurate_is_kept():

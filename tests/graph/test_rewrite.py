@@ -4,7 +4,7 @@ from networks import noise
 from onnx import numpy_helper, parser
 
 from edgekit.compress.int8_routes import quantize_dynamic, quantize_static
-from edgekit.graph.fusion import count_integer_nodes, count_unfused, optimised, use_uint8_activations
+from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised, use_uint8_activations
 from edgekit.graph.rewrite import (
     drop_unused_domains,
     drop_unused_weights,
@@ -78,7 +78,7 @@ def test_unsigned_activations_give_the_same_numbers_and_fuse():
     calls = [{"x": noise(1, 8, 6, 6)}]
     before, after = (run_onnx(model, calls, optimise=False)[0][0] for model in (signed, unsigned))
     assert np.array_equal(before, after)
-    assert count_unfused(optimised(unsigned)) == 0
+    assert count_float_nodes(optimised(unsigned)) == 0
     assert count_integer_nodes(optimised(unsigned)) == 1
 
 

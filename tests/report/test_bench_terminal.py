@@ -63,7 +63,7 @@ def test_a_benchmark_on_the_target_is_judged_and_its_doubts_come_before_the_figu
         records.bench(machine=records.PI4, warnings=[warning], notes=[note]), records.manifest(), 120
     )
     machine = "Raspberry Pi 4 Model B Rev 1.4, aarch64, 4 Cortex-A72 cores"
-    assert text.startswith(f"\nMET  digits-rpi4: measured on rpi4: {machine}, but something else")
+    assert text.startswith(f"\nMET  digits-rpi4: measured on rpi4: {machine}; something else")
     assert text.index(f"warning: {warning}") < text.index("latency p50")
     assert "latency p90        20 ms     1.87 ms   measured   MET" in text
     assert f"note: {note}" in text

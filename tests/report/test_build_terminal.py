@@ -8,6 +8,7 @@ from rich.console import Console
 
 from edgekit.graph.layers import Layer
 from edgekit.report.terminal import print_build, print_plan
+from edgekit.report.terminal_tables import routes_table
 from edgekit.result import Plan
 
 
@@ -75,7 +76,7 @@ def test_a_build_says_the_outcome_first_and_what_to_type_at_last():
     assert printed(print_build, records.build(), report=report) == WHOLE
 
 
-@pytest.mark.parametrize("width", [30, 80, 140])
+@pytest.mark.parametrize("width", [30, 45, 60, 80, 140])
 @pytest.mark.parametrize("name", list(records.BUILDS))
 def test_no_line_is_cut_off_or_longer_than_the_window(name, width):
     text = printed(print_build, records.BUILDS[name](), width=width)
@@ -198,3 +199,10 @@ def test_a_plan_shows_the_budget_the_candidates_and_the_slowest_layers():
         "\n"
         "note: pruning is not offered: there is no training data to recover with"
     )
+
+
+def test_at_sixty_columns_no_name_of_a_route_is_broken():
+    (routes,) = [tried.routes for tried in records.BUILDS["predicted"]().tried if tried.routes]
+    text = printed(lambda table, console: console.print(table), routes_table(routes, 60), width=60)
+    assert all(any(line.startswith(route.name) for line in text.splitlines()) for route in routes)
+    assert " kept" in text

@@ -101,8 +101,27 @@ def test_a_size_that_went_through_a_python_number_is_no_dynamic_axis():
 
 def test_a_branch_that_a_trace_would_lose_is_refused():
     network = Given(lambda layers, x: layers[0](x) if x.sum() > 0 else -layers[0](x), nn.Linear(16, 4))
-    with pytest.raises(BadInput, match=r"TorchScript exporter: on the negated example output 0 of the graph"):
+    with pytest.raises(BadInput, match=r"TorchScript exporter: a trace keeps one side only of a branch"):
         converted(task_of(network, [noise(1, 16)]))
+
+
+def test_a_branch_that_the_example_and_its_negative_do_not_take_is_kept():
+    class Loud(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 4)
+
+        def forward(self, x):
+            if x.abs().max() > 30:
+                return -self.layer(x)
+            return self.layer(x)
+
+    task = task_of(Loud(), [noise(1, 16)], dynamic=x_of(_0="batch"))
+    model, notes = converted(task)
+    assert notes[0].startswith("exported by the TorchScript exporter (dynamo exporter: ")
+    for scale in (1, 100):
+        calls = [{"x": noise(3, 16) * np.float32(scale)}]
+        assert np.allclose(run_onnx(model, calls)[0][0], run_torch(task.model, calls)[0][0], rtol=1e-3)
 
 
 def test_a_branch_of_a_scripted_network_is_kept():

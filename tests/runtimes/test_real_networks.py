@@ -15,7 +15,7 @@ from steps import context_of
 
 from edgekit.compress.int8_routes import quantize_nncf, quantize_static, routes_for
 from edgekit.compress.prune import Prune
-from edgekit.graph.fusion import count_unfused, optimised
+from edgekit.graph.fusion import count_float_nodes, optimised
 from edgekit.runtimes.onnxruntime import convert
 from edgekit.verify import FLOAT_FLOOR_DB, check_export, check_graph, run_onnx
 
@@ -57,7 +57,7 @@ def test_the_imagenet_mobilenetv2_is_converted_with_its_batch_norms_folded(mobil
 def test_every_convolution_of_the_mobilenetv2_computes_on_integers(mobilenetv2, route, least_db):
     task, model = mobilenetv2
     small = route(model, calls_of(task, 32), reduce_range=False)
-    assert count_unfused(optimised(small)) == 0
+    assert count_float_nodes(optimised(small)) == 0
     assert model.ByteSize() / small.ByteSize() > 3.3
     check_graph("float32 -> int8", model, small, calls_of(task, 8), least_db)
 
