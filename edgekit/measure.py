@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edgekit.plan.cost_model import predict
 from edgekit.progress import Detail
 from edgekit.realise import FOUND, Graph, Workshop, artifact, float_graph, stage
 from edgekit.result import Quality, Tried
-from edgekit.shipping import pack, scratch_folder
+from edgekit.shipping import pack
 from edgekit.versions import versions
 
 # Peak memory of one inference process on aarch64 over x86-64, for the same file: 0.82 with onnxruntime, 1.0
@@ -87,9 +88,11 @@ def _quality_source(quality: Quality) -> str:
 
 def _on_device(shop: Workshop, tried: Tried) -> Tried:
     """The candidate measured on this machine, which is the device; anew each time, for it is the proof."""
-    with shop.progress.stage(f"measure {tried.name}") as detail, scratch_folder() as folder:
-        pack(shop, tried, folder / "bundle")
-        cost = _bench(shop, tried.name, folder / "bundle", detail) | tried.cost
+    stage_of = shop.progress.stage(f"measure {tried.name}")
+    with stage_of as detail, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        bundle = Path(folder) / "bundle"
+        pack(shop, tried, bundle)
+        cost = _bench(shop, tried.name, bundle, detail) | tried.cost
         detail("speed against the float network, in turns")
         return replace(tried, cost=cost, speedup_here=_speedup(shop, tried))
 

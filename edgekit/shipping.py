@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit.bundle.archive import SUFFIX, write_archive
@@ -36,12 +33,7 @@ def ship(shop: Workshop, tried: Tried, place: Path, *, archive: bool) -> None:
         pack(shop, tried, partial, name=place.name)
         replace_folder(partial, place)
     if archive:
-        write_archive(place, archive_of(place))
-
-
-def archive_of(place: Path) -> Path:
-    """The archive that goes with a bundle's folder."""
-    return place.with_name(place.name + SUFFIX)
+        write_archive(place, place.with_name(place.name + SUFFIX))
 
 
 def pack(shop: Workshop, tried: Tried, folder: Path, name: str = "bundle") -> None:
@@ -62,10 +54,3 @@ def pack(shop: Workshop, tried: Tried, folder: Path, name: str = "bundle") -> No
             versions=versions(),
         ),
     )
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        yield Path(folder)

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from edgekit.pipeline import Request
     from edgekit.progress import Progress
+    from edgekit.task.load import Given
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -132,7 +133,7 @@ def named_folder(path: Path) -> Path:
     return path if path.name not in ("", "..") else path.resolve()
 
 
-def given_from(options: dict[str, Any]) -> Any:
+def given_from(options: dict[str, Any]) -> Given:
     """The data options as the task loader takes them."""
     from edgekit.task.load import Given
 

@@ -118,8 +118,7 @@ def test_each_kind_of_refusal_has_an_exit_status_of_its_own():
 
 def test_a_closed_pipe_is_no_error(tmp_path):
     done = subprocess.run(
-        f"{sys.executable} -m edgekit --help | head -1",
-        shell=True,
+        ["bash", "-c", f"{sys.executable} -m edgekit --help | head -1"],
         capture_output=True,
         text=True,
         check=True,
