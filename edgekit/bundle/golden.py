@@ -22,12 +22,12 @@ Arrays = Mapping[str, np.ndarray]
 MOST_SAMPLES = 8
 MOST_BYTES = 32_000_000  # of inputs: eight photographs of 1000x1000 pixels, or one large one
 
-# How far the outputs on a device may be from those here (docs/decisions/golden.md): another instruction set adds
-# in another order and rounds other ties, and in an int8 network each step of one unit spreads through the layers
-# behind it. How much rounding matters to a network shows in what the runtime's own optimiser does to it, which
-# puts integer for float arithmetic between Q/DQ pairs. The floor is MARGIN_DB below the lowest such ratio, and
-# never above CEILING_DB, 0.3 % of the signal. Wrong weights or a broken kernel cost more than that: outputs with
-# nothing in common are at 0 dB.
+# How far the outputs on a device may be from those here (docs/decisions/golden.md): another instruction
+# set adds in another order and rounds other ties, and in an int8 network each step of one unit spreads
+# through the layers behind it. How much rounding matters to a network shows in what the runtime's own
+# optimiser does to it, which puts integer for float arithmetic between Q/DQ pairs. The floor is MARGIN_DB
+# below the lowest such ratio, and never above CEILING_DB, 0.3 % of the signal. Wrong weights or a broken
+# kernel cost more than that: outputs with nothing in common are at 0 dB.
 CEILING_DB = 50.0
 MARGIN_DB = 6.0
 LEAST_DB = 6.0
