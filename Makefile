@@ -26,7 +26,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[examples]'
+	$(PIP) --editable '.[examples,tflite]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo

@@ -2,13 +2,17 @@
 
     python benchmarks/fit_profiles.py                 # median and 90th-percentile error of each profile
     python benchmarks/fit_profiles.py --fit rpi4      # coefficients for profiles/rpi4.yaml, and the interval
+    python benchmarks/fit_profiles.py --fit rpi4 --runtime tflite
 
 `data/latency.csv` holds one row for each (device, runtime, precision, threads, network), the median of the
 releases of that runtime, with its source; `data/layers.csv` the layers of the networks, computed from their
-public definitions. The rows are of ncnn, TFLite, ArmNN, XNNPACK, Paddle-Lite and ExecuTorch: hardly any is
-published for onnxruntime on these boards, so the interval is what the runtimes differ by, widened for
-onnxruntime (see ONNXRUNTIME_EXTRA). float16 rows (ncnn computes in float16 where the core can) help to fit
-the shares; they are not scored, since onnxruntime gains nothing from float16 there.
+public definitions. The rows are of ncnn, TFLite, ArmNN, XNNPACK, Paddle-Lite and ExecuTorch.
+
+For onnxruntime hardly any is published on these boards: it is fitted to the rows of all runtimes, so the
+interval is what they differ by, widened for onnxruntime (ONNXRUNTIME_EXTRA). float16 rows (ncnn computes in
+float16 where the core can) help to fit the shares; they are not scored, since onnxruntime gains nothing from
+float16 there. Another runtime is fitted to its own rows alone (see OWN_ROWS), as near to the coefficients of
+onnxruntime on that board as they let it be: these decide what a few rows leave open.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
+from edgekit.artifact import RuntimeName
 from edgekit.graph.layers import Layer
 from edgekit.plan.cost_model import predict
 from edgekit.target import Profile, load_profile
@@ -47,6 +52,17 @@ START = np.array([0.7, 0.5, 0.3, 4.0, 20.0, 0.3, 1.6, 1.5])
 LOWEST = np.array([0.02, 0.02, 0.01, 0.2, 1.0, 0.02, 1.0, 0.8])
 HIGHEST = np.array([GEMM_SHARE, GEMM_SHARE, GEMM_SHARE, 60.0, 200.0, 0.6, 4.0, 4.0])
 FOLDS = 6
+PRIOR = 0.05  # weight of a coefficient's distance from where the fit starts
+# The rows that are a runtime's own. LiteRT runs XNNPACK's kernels, in float and in int8.
+OWN_ROWS = {
+    "tflite": ("TFLite", "TFLite(ruy)", "TFLite(XNNPACK,cTuning)", "XNNPACK"),
+    "executorch": ("ExecuTorch",),
+}
+OWN_PRIOR = 0.15
+OWN_HIGHEST = np.array([1.0, 1.0, 1.0, 60.0, 200.0, 0.6, 6.0, 4.0])
+OWN_EXTRA = 1.3  # the own rows are of one or two families of networks: the interval is that much wider
+# Gathered when the coefficients of onnxruntime stood already.
+NOT_YET_ONNXRUNTIME = {"TFLite"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +103,10 @@ def read_layers() -> dict[str, Work]:
     return found
 
 
-def read_rows(profile: str) -> list[Row]:
-    """The published latencies that stand for this profile."""
+def read_rows(profile: str, runtime: str = "onnxruntime") -> list[Row]:
+    """The published latencies that stand for this runtime on this profile."""
     with (DATA / "latency.csv").open(newline="") as stream:
-        return [
+        rows = [
             Row(
                 clock_mhz=float(row["clock_mhz"]),
                 runtime=row["runtime"],
@@ -102,12 +118,21 @@ def read_rows(profile: str) -> list[Row]:
             for row in csv.DictReader(stream)
             if row["profile"] == profile
         ]
+    if runtime == "onnxruntime":
+        return [row for row in rows if row.runtime not in NOT_YET_ONNXRUNTIME]
+    return [row for row in rows if row.runtime in OWN_ROWS.get(runtime, ())]
 
 
-def profiles() -> list[str]:
-    """Every profile with published latencies."""
+def fitted() -> list[tuple[str, RuntimeName]]:
+    """Every profile and runtime with rows, and with coefficients in the profile."""
     with (DATA / "latency.csv").open(newline="") as stream:
-        return sorted({row["profile"] for row in csv.DictReader(stream)})
+        names = sorted({row["profile"] for row in csv.DictReader(stream)})
+    return [
+        (name, runtime)
+        for name in names
+        for runtime in load_profile(name).cost_model
+        if read_rows(name, runtime)
+    ]
 
 
 def as_layers(work: Work, precision: str) -> list[Layer]:
@@ -143,17 +168,39 @@ def fast_ms(x: np.ndarray, row: Row, work: Work, profile: Profile) -> float:
     return float(((np.maximum(working, moving) + x[4] / 1e3) * count).sum())
 
 
-def fit(rows: list[Row], works: dict[str, Work], profile: Profile) -> np.ndarray:
+def start_of(profile: Profile, runtime: str) -> np.ndarray:
+    """Where the fit starts: of another runtime than onnxruntime, at that one's coefficients on the board."""
+    if runtime not in OWN_ROWS:
+        return START
+    model = profile.cost_model["onnxruntime"]
+    return np.array([1.0 if key == "half_gain" else getattr(model, key) for key in NAMES])
+
+
+def fit(rows: list[Row], works: dict[str, Work], profile: Profile, runtime: str) -> np.ndarray:
     """Coefficients with the least relative error, each family of networks weighing alike, outliers less."""
+    own = runtime in OWN_ROWS
+    start, highest, prior = (
+        start_of(profile, runtime),
+        OWN_HIGHEST if own else HIGHEST,
+        OWN_PRIOR if own else PRIOR,
+    )
     weights = family_weights(rows)
 
     def residuals(logs: np.ndarray) -> np.ndarray:
         x = np.exp(logs)
         errors = [np.log(fast_ms(x, row, works[row.network], profile) / row.latency_ms) for row in rows]
-        return np.concatenate([np.array(errors) * weights, (logs - np.log(START)) * 0.05])
+        return np.concatenate([np.array(errors) * weights, (logs - np.log(start)) * prior])
 
-    bounds = (np.log(LOWEST), np.log(HIGHEST))
-    return np.exp(least_squares(residuals, np.log(START), bounds=bounds, loss="soft_l1", f_scale=0.2).x)
+    bounds = (np.log(LOWEST), np.log(highest))
+    return np.exp(
+        least_squares(
+            residuals,
+            np.log(np.clip(start, LOWEST * 1.01, highest * 0.99)),
+            bounds=bounds,
+            loss="soft_l1",
+            f_scale=0.2,
+        ).x
+    )
 
 
 def family_weights(rows: list[Row]) -> np.ndarray:
@@ -162,13 +209,15 @@ def family_weights(rows: list[Row]) -> np.ndarray:
     return np.array([counts[row.family] ** -0.25 for row in rows])
 
 
-def held_out(rows: list[Row], works: dict[str, Work], profile: Profile) -> tuple[np.ndarray, np.ndarray]:
+def held_out(
+    rows: list[Row], works: dict[str, Work], profile: Profile, runtime: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Published over predicted for rows whose family the fit has not seen, and the weights of these rows."""
     families = sorted({row.family for row in rows})
     ratios, scored = [], []
     for fold in range(min(FOLDS, len(families))):
         left_out = set(families[fold::FOLDS])
-        x = fit([row for row in rows if row.family not in left_out], works, profile)
+        x = fit([row for row in rows if row.family not in left_out], works, profile, runtime)
         for row in rows:
             if row.family in left_out and row.precision != "fp16":
                 ratios.append(row.latency_ms / fast_ms(x, row, works[row.network], profile))
@@ -183,61 +232,67 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> 
     return float(values[order][np.searchsorted(cumulated, share)])
 
 
-def check_formula(x: np.ndarray, rows: list[Row], works: dict[str, Work], profile: Profile) -> None:
+def check_formula(
+    x: np.ndarray, rows: list[Row], works: dict[str, Work], profile: Profile, runtime: RuntimeName
+) -> None:
     """`fast_ms` and `predict` are one formula."""
-    fitted = with_coefficients(profile, x)
+    changed = with_coefficients(profile, runtime, x)
     for row in rows[:20]:
         if row.precision != "fp16" and row.clock_mhz == profile.clock_mhz:
             layers = as_layers(works[row.network], row.precision)
-            cost = predict(layers, fitted, runtime="onnxruntime", threads=row.threads)
+            cost = predict(layers, changed, runtime=runtime, threads=row.threads)
             assert cost.latency_p50_ms is not None
             np.testing.assert_allclose(
                 cost.latency_p50_ms.value, fast_ms(x, row, works[row.network], profile)
             )
 
 
-def with_coefficients(profile: Profile, x: np.ndarray) -> Profile:
-    """The profile with the coefficients of `x`."""
+def with_coefficients(profile: Profile, runtime: RuntimeName, x: np.ndarray) -> Profile:
+    """The profile with the coefficients of `x` for this runtime."""
     values = dict(zip(NAMES, map(float, x), strict=True))
-    gain = values.pop("int8_gain")
     values.pop("half_gain")
-    model = profile.cost_model.model_copy(update=values)
-    return profile.model_copy(update={"cost_model": model, "int8_gain": gain})
+    model = profile.cost_model["onnxruntime"].model_copy(update=values)
+    return profile.model_copy(update={"cost_model": {**profile.cost_model, runtime: model}})
 
 
-def print_fit(name: str, works: dict[str, Work]) -> None:
+def print_fit(name: str, runtime: RuntimeName, works: dict[str, Work]) -> None:
     """Coefficients to put into the profile."""
-    profile, rows = load_profile(name), read_rows(name)
-    x = fit(rows, works, profile)
-    check_formula(x, rows, works, profile)
-    ratios, weights = held_out(rows, works, profile)
+    profile, rows = load_profile(name), read_rows(name, runtime)
+    if not rows:
+        raise SystemExit(f"{name}: no latencies of {runtime} are in {DATA / 'latency.csv'}")
+    x = fit(rows, works, profile, runtime)
+    check_formula(x, rows, works, profile, runtime)
+    ratios, weights = held_out(rows, works, profile, runtime)
     low, high = (weighted_quantile(ratios, weights, share) for share in (0.05, 0.95))
     error = np.abs(1 / ratios - 1)
-    print(f"{name}: {len(rows)} rows, families left out: median error {np.median(error):.0%},")
+    print(f"{name}, {runtime}: {len(rows)} rows, families left out: median error {np.median(error):.0%},")
     print(f"  90 % of rows within {np.quantile(error, 0.9):.0%}")
     for key, value in zip(NAMES, x, strict=True):
         print(f"    {key}: {value:.3g}")
-    print(f"    low: {min(low, 1.0):.2f}\n    high: {max(high, 1.0) * ONNXRUNTIME_EXTRA:.2f}")
+    wider = (1 / OWN_EXTRA, OWN_EXTRA) if runtime in OWN_ROWS else (1.0, ONNXRUNTIME_EXTRA)
+    print(f"    low: {min(low, 1.0) * wider[0]:.2f}\n    high: {max(high, 1.0) * wider[1]:.2f}")
 
 
 def print_table(works: dict[str, Work]) -> None:
     """What the profiles as they are make of the published rows."""
-    print(f"{'profile':18}{'rows':>5}{'networks':>10}{'median error':>14}{'90 %':>7}{'in interval':>13}")
-    for name in profiles():
+    head = f"{'rows':>5}{'networks':>10}{'median error':>14}{'90 %':>7}{'in interval':>13}"
+    print(f"{'profile':18}{'runtime':12}{head}")
+    for name, runtime in fitted():
         profile = load_profile(name)
-        rows = [row for row in read_rows(name) if row.precision != "fp16"]
+        model = profile.cost_model[runtime]
+        rows = [row for row in read_rows(name, runtime) if row.precision != "fp16"]
         ratios = []
         for row in rows:
             at_clock = profile.model_copy(update={"clock_mhz": row.clock_mhz})
             layers = as_layers(works[row.network], row.precision)
-            cost = predict(layers, at_clock, runtime="onnxruntime", threads=row.threads)
+            cost = predict(layers, at_clock, runtime=runtime, threads=row.threads)
             assert cost.latency_p50_ms is not None
             ratios.append(row.latency_ms / cost.latency_p50_ms.value)
         error = np.abs(1 / np.array(ratios) - 1)
-        inside = np.mean([profile.cost_model.low <= ratio <= profile.cost_model.high for ratio in ratios])
+        inside = np.mean([model.low <= ratio <= model.high for ratio in ratios])
         networks = len({row.network for row in rows})
         print(
-            f"{name:18}{len(rows):5}{networks:10}{np.median(error):14.0%}"
+            f"{name:18}{runtime:12}{len(rows):5}{networks:10}{np.median(error):14.0%}"
             f"{np.quantile(error, 0.9):7.0%}{inside:13.0%}"
         )
 
@@ -248,10 +303,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--fit", metavar="PROFILE", help="fit this profile anew")
+    parser.add_argument("--runtime", choices=["onnxruntime", *OWN_ROWS], default="onnxruntime")
     arguments = parser.parse_args()
     works = read_layers()
     if arguments.fit:
-        print_fit(arguments.fit, works)
+        print_fit(arguments.fit, arguments.runtime, works)
     else:
         print_table(works)
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from edgekit.errors import BadInput, first_line
-from edgekit.ondevice.runner.session import open_session
+from edgekit.artifact import Arrays, Artifact, Run
 
-Calls = Sequence[Mapping[str, np.ndarray]]
+Calls = Sequence[Arrays]
 
 CHUNK_S = 0.015  # long against the switch to another artifact, short against the machine's changes of mood
 EACH_S = 1.5  # measured for each artifact, where LEAST_ROUNDS do not ask for more
@@ -49,21 +46,38 @@ class _Chunk:
     cpu: float
 
 
-def compare_artifacts(paths: Mapping[str, Path], calls: Calls, *, threads: int) -> dict[str, Compared]:
-    """Run the artifacts in short alternating chunks and compare them round by round.
-
-    In every round each artifact runs one chunk of the same calls, in shuffled order, so that whatever slows
-    the machine slows them all; the ratio to the first is taken within the round.
+def compare_artifacts(
+    artifacts: Mapping[str, Artifact], calls: Calls, *, threads: int
+) -> dict[str, Compared]:
+    """Run artifacts, of one runtime or several, in turn and compare them; see `compare_runs`.
 
     Args:
-        paths: ONNX files by name; the first is the one that the others are compared with.
+        artifacts: by name; the first is the one that the others are compared with.
         calls: inputs by name, used in turn.
         threads: threads that one inference may use.
 
     Raises:
         BadInput: an artifact cannot be opened or does not run on these calls.
+        OutsideFailure: a runtime is not installed here.
     """
-    runs = {name: _open(path, calls[0], threads) for name, path in paths.items()}
+    return compare_runs({name: one.open(threads=threads) for name, one in artifacts.items()}, calls)
+
+
+def compare_runs(runs: Mapping[str, Run], calls: Calls) -> dict[str, Compared]:
+    """Run functions in short alternating chunks and compare their speed round by round.
+
+    In every round each runs one chunk of the same calls, in shuffled order, so that whatever slows the
+    machine slows them all; the ratio to the first is taken within the round.
+
+    Args:
+        runs: by name; the first is the one that the others are compared with.
+        calls: inputs by name, used in turn.
+
+    Raises:
+        BadInput: one does not run on these calls.
+    """
+    for run in runs.values():
+        run(calls[0])
     pace = {name: _pace(run, calls) for name, run in runs.items()}
     counts = {name: max(1, round(CHUNK_S / seconds)) for name, seconds in pace.items()}
     chunks: dict[str, list[_Chunk]] = {name: [] for name in runs}
@@ -76,16 +90,7 @@ def compare_artifacts(paths: Mapping[str, Path], calls: Calls, *, threads: int) 
     return {name: _compared(own, first) for name, own in chunks.items()}
 
 
-def _open(path: Path, call: Mapping[str, np.ndarray], threads: int) -> Callable[[Mapping[str, Any]], Any]:
-    try:
-        run = open_session(str(path), threads=threads)
-        run(call)
-    except Exception as error:
-        raise BadInput(f"onnxruntime refuses it: {first_line(error)}", where=path.name) from error
-    return run
-
-
-def _pace(run: Callable[[Mapping[str, Any]], Any], calls: Calls) -> float:
+def _pace(run: Run, calls: Calls) -> float:
     """Seconds that one call takes, after enough calls to be warm."""
     until, times = time.perf_counter() + 0.1, []
     for call in cycle(calls):
@@ -102,7 +107,7 @@ def _rounds(round_s: float, artifacts: int) -> int:
     return min(rounds, max(FEWEST_ROUNDS, int(PATIENCE_S / round_s)))
 
 
-def _run_chunk(run: Callable[[Mapping[str, Any]], Any], calls: Calls, count: int) -> _Chunk:
+def _run_chunk(run: Run, calls: Calls, count: int) -> _Chunk:
     if count > 1:
         run(calls[0])  # untimed: brings weights and code back into the caches
     wall, cpu = time.perf_counter(), time.process_time()

@@ -50,11 +50,11 @@ def inspect_model(source: str, given: Any) -> Inspection:
     Raises:
         BadInput: the source cannot be loaded, or its network cannot be converted.
     """
-    from edgekit.runtimes.onnxruntime import convert
+    from edgekit.runtimes.float_graph import float_graph
     from edgekit.task.load import load_task
 
     task = load_task(source, given)
-    model, notes = convert(task.model, task, opset=NEWEST_OPSET, ir_version=NEWEST_IR)
+    model, notes = float_graph(task.model, task, opset=NEWEST_OPSET, ir_version=NEWEST_IR)
     origin = "an ONNX file" if isinstance(task.model, onnx.ModelProto) else type(task.model).__name__
     facts = {"network": origin, "notes": "; ".join((*task.notes, *notes))}
     return _inspect(task.name, model, task.named(task.example), facts)

@@ -6,19 +6,21 @@ import json
 import math
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 from edgekit.alternate import compare_artifacts
 from edgekit.bench import Mode, bench, cost_of, measure_memory
-from edgekit.cache import digest_file
 from edgekit.cost import Cost, Figure
-from edgekit.graph.layers import describe
-from edgekit.plan.candidates import Candidate
+from edgekit.graph.layers import Layer, describe
+from edgekit.plan.candidates import Candidate, precision_of
 from edgekit.plan.cost_model import predict
 from edgekit.progress import Detail
-from edgekit.realise import FOUND, Graph, Workshop, artifact, float_graph, stage
-from edgekit.result import Quality, Tried
+from edgekit.realise import FOUND, Built, Graph, Workshop, artifact, converted, float_graph, stage
+from edgekit.result import Parity, Quality, Tried
 from edgekit.shipping import pack
 from edgekit.versions import versions
 
@@ -35,34 +37,37 @@ def build_and_measure(shop: Workshop, candidate: Candidate) -> Tried:
         BadInput: a step cannot treat the network.
         VerificationFailed: an artifact does not compute what it should.
     """
-    start = float_graph(shop, candidate.recipe)
-    built = artifact(shop, start, candidate.recipe)
-    shop.artifacts[candidate.name] = built.path
+    graph = float_graph(shop, candidate.recipe)
+    start = converted(shop, graph, candidate.recipe)
+    built = artifact(shop, graph, start, candidate.recipe)
+    shop.artifacts[candidate.name] = built.artifact
     route = next((route.name for route in built.routes if route.chosen), None)
-    done = candidate.recipe.pinned(route=route, round_to=shop.target.profile.simd_width)
+    threads = candidate.recipe.threads or shop.threads
+    done = candidate.recipe.pinned(
+        route=route, round_to=shop.target.profile.simd_width, runtime=shop.runtime, threads=threads
+    )
+    parities = (*graph.parities, *start.parities)
     tried = Tried(
         name=candidate.name,
         recipe=done.data(),
-        cost=_certain(built) if candidate.recipe.steps else _nothing_lost(start) | _certain(built),
+        cost=_certain(built) if candidate.recipe.steps else _nothing_lost(parities) | _certain(built),
         quality=built.quality,
-        parities=(*start.parities, *built.parities),
+        parities=(*parities, *built.parities),
         routes=built.routes,
     )
-    threads = candidate.recipe.threads or shop.target.threads
     if shop.target.local:
         return _on_device(shop, tried)
-    return _elsewhere(shop, tried, threads)
+    return _elsewhere(shop, tried, graph, threads)
 
 
-def _certain(built: Graph) -> Cost:
+def _certain(built: Built) -> Cost:
     """Size, and the quality that the artifact has in this machine's runtime."""
-    size = Figure(
-        value=built.path.stat().st_size / 1e6, how="measured", source="bytes of the artifact on disk"
-    )
+    artifact = built.artifact
+    size = Figure(value=artifact.size_bytes / 1e6, how="measured", source="bytes of the artifact on disk")
     quality = built.quality
     if quality is None or quality.drop is None:
         return Cost(size_mb=size)
-    source = _quality_source(quality)
+    source = _quality_source(quality, artifact.runtime)
     worst = quality.class_drop
     named = f"; class {quality.worst_class}" if worst else ""  # where nothing is lost, no class is the worst
     return Cost(
@@ -72,18 +77,18 @@ def _certain(built: Graph) -> Cost:
     )
 
 
-def _nothing_lost(start: Graph) -> Cost:
+def _nothing_lost(parities: Sequence[Parity]) -> Cost:
     """The network as it is, converted, loses nothing, whether or not there is data to judge it by."""
-    lowest_db = min(parity.snr_db for parity in start.parities)
+    lowest_db = min(parity.snr_db for parity in parities)
     agreement = f"agree to {lowest_db:.0f} dB" if math.isfinite(lowest_db) else "are equal"
     source = f"the network is unchanged: its outputs and the artifact's {agreement} on this machine"
     return Cost(drop=Figure(value=0.0, how="measured", source=source))
 
 
-def _quality_source(quality: Quality) -> str:
+def _quality_source(quality: Quality, runtime: str) -> str:
     judged = "the task's evaluate()" if quality.kind == "accuracy" else f"{quality.kind} with the original"
     samples = f" on {quality.samples} samples" if quality.samples is not None else ""
-    return f"{judged}{samples}, the artifact run by onnxruntime on this machine"
+    return f"{judged}{samples}, the artifact run by {runtime} on this machine"
 
 
 def _on_device(shop: Workshop, tried: Tried) -> Tried:
@@ -97,15 +102,15 @@ def _on_device(shop: Workshop, tried: Tried) -> Tried:
         return replace(tried, cost=cost, speedup_here=_speedup(shop, tried))
 
 
-def _elsewhere(shop: Workshop, tried: Tried, threads: int) -> Tried:
+def _elsewhere(shop: Workshop, tried: Tried, graph: Graph, threads: int) -> Tried:
     """The candidate with what was measured here, and what that and the profile say of the target.
 
     The measurements are kept in the cache: the same input gives the same bundle.
     """
-    target, path = shop.target, shop.artifacts[tried.name]
+    target, built = shop.target, shop.artifacts[tried.name]
     key = {
-        "artifact": digest_file(path),
-        "against": shop.baseline and digest_file(shop.baseline.path),
+        "artifact": built.digest(),
+        "against": shop.floats and shop.floats.digest(),
         "task": shop.task.sources_digest,
         "threads": threads,
         "machine": shop.machine,
@@ -123,10 +128,20 @@ def _elsewhere(shop: Workshop, tried: Tried, threads: int) -> Tried:
 
     found = json.loads((stage(shop, f"measure {tried.name}", key, make) / FOUND).read_text())
     here = _memory(found["peak_rss_mb"])
-    layers = describe(shop.load(tried), shop.example).layers
-    foreseen = predict(layers, target.profile, runtime=target.runtimes[0], threads=threads)
+    layers = _layers(shop, tried, graph)
+    foreseen = predict(layers, target.profile, runtime=shop.runtime, threads=threads)
     cost = foreseen | _carried_over(here) | tried.cost
     return replace(tried, cost=cost, here=here, speedup_here=found["speedup"])
+
+
+def _layers(shop: Workshop, tried: Tried, graph: Graph) -> tuple[Layer, ...]:
+    """The layers that the artifact computes: an ONNX file's own, else the float graph's in its precision."""
+    built = shop.artifacts[tried.name]
+    if built.path.suffix == ".onnx":
+        return describe(onnx.load(built.path), shop.example).layers
+    layers = describe(graph.load(), shop.example).layers
+    precision = precision_of(tried.recipe, shop.runtime)
+    return tuple(replace(layer, precision=precision) if layer.macs else layer for layer in layers)
 
 
 def _memory(peak: float | None) -> Cost:
@@ -163,8 +178,11 @@ def _bench(shop: Workshop, name: str, bundle: Path, detail: Detail) -> Cost:
 
 def _speedup(shop: Workshop, tried: Tried) -> float | None:
     """Time of the float network over this one's: one alternating run on this machine, 1 thread."""
-    if shop.baseline is None or not tried.recipe["steps"]:
+    if shop.floats is None or not tried.recipe["steps"]:
         return None
-    paths = {"float": shop.baseline.path, "candidate": shop.artifacts[tried.name]}
-    compared = compare_artifacts(paths, [dict(call) for call in shop.real_calls[:COMPARED_CALLS]], threads=1)
+    compared = compare_artifacts(
+        {"float": shop.floats, "candidate": shop.artifacts[tried.name]},
+        shop.real_calls[:COMPARED_CALLS],
+        threads=1,
+    )
     return 1 / compared["candidate"].ratio_to_first

@@ -8,17 +8,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.cost import outcome
+from edgekit.cost import Cost, outcome
+from edgekit.errors import BadInput
 from edgekit.result import BuildResult, Plan
 from edgekit.target import load_target
 from edgekit.task.load import Given, load_task
 
 if TYPE_CHECKING:
+    from edgekit.artifact import RuntimeName
+    from edgekit.bakeoff import Outcome
     from edgekit.graph.layers import Layer
     from edgekit.plan.candidates import Candidate
+    from edgekit.plan.recipe import Recipe
     from edgekit.plan.search import Found
     from edgekit.progress import Progress
-    from edgekit.realise import Workshop
+    from edgekit.result import Tried
+    from edgekit.target import Target
 
 COMMAND_LINE = "the command line"
 
@@ -32,7 +37,8 @@ class Request:
         given: the options that stand for the functions of a task file.
         target: a name, or the path of a YAML file.
         limits: values of fields of `Cost`, in their units, that replace the target's own.
-        recipe: replay this file instead of searching.
+        recipe: replay this instead of searching: a recipe, or its file.
+        runtime: what shall execute the artifact; the fastest of the target's when None.
         output: the bundle's folder; `dist/TASK-TARGET` when None.
         archive: write the bundle as one file too.
         use_cache: look stages up, and keep them.
@@ -42,7 +48,8 @@ class Request:
     target: str
     given: Given = field(default_factory=Given)
     limits: Mapping[str, float] = field(default_factory=dict)
-    recipe: Path | None = None
+    recipe: Recipe | Path | None = None
+    runtime: RuntimeName | None = None
     output: Path | None = None
     archive: bool = False
     use_cache: bool = True
@@ -54,24 +61,25 @@ def plan(request: Request, progress: Progress) -> Plan:
     Raises:
         EdgekitError: as for `build`.
     """
-    from edgekit.plan.candidates import foresee
     from edgekit.plan.cost_model import layer_times_ms
     from edgekit.plan.search import skip
 
     prepared = _prepare(request, progress)
-    target, layers = prepared.shop.target, prepared.layers
-    times = layer_times_ms(layers, target.profile, runtime=target.runtimes[0], threads=target.threads)
+    shop, layers = prepared.baked.shop, prepared.layers
+    target = shop.target
+    times = layer_times_ms(layers, target.profile, runtime=shop.runtime, threads=shop.threads)
     return Plan(
-        task=prepared.shop.task.name,
+        task=shop.task.name,
         target=target.name,
         profile=target.profile.name,
-        runtime=target.runtimes[0],
-        threads=target.threads,
+        runtime=shop.runtime,
+        threads=shop.threads,
         budget=target.budget,
         candidates=tuple(
-            skip(one, foresee(one, layers, target), target.budget, "") for one in prepared.candidates
+            skip(one, _foresee(prepared, one), target.budget, "") for one in prepared.candidates
         ),
-        layers=tuple(zip(layers, times, strict=True)),
+        layers=tuple(zip(layers, times, strict=True)) if times else (),
+        runtimes=prepared.baked.rivals,
         notes=prepared.notes,
         warnings=tuple(progress.warnings),
     )
@@ -96,7 +104,7 @@ def build(request: Request, progress: Progress) -> BuildResult:
     if request.output:
         check_destination(request.output)  # before the work, not after it
     prepared = _prepare(request, progress)
-    shop = prepared.shop
+    shop = prepared.baked.shop
     place = request.output or place_for(shop)
     check_destination(place)
     found = _search(prepared)
@@ -108,13 +116,14 @@ def build(request: Request, progress: Progress) -> BuildResult:
         task=shop.task.name,
         target=target.name,
         profile=target.profile.name,
-        runtime=target.runtimes[0],
-        threads=shipped.recipe.get("threads", target.threads),
+        runtime=shop.runtime,
+        threads=shipped.recipe.get("threads", shop.threads),
         budget=target.budget,
         tried=found.tried,
         shipped=found.shipped,
         outcome=shipped.outcome or outcome(list(shipped.verdicts)),
         bundle=place,
+        runtimes=prepared.baked.rivals,
         relax=what_to_relax(shipped.verdicts),
         notes=prepared.notes,
         warnings=tuple(progress.warnings),
@@ -127,27 +136,27 @@ def build(request: Request, progress: Progress) -> BuildResult:
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """A task on its target, converted as it is, and what is worth trying.
+    """A task on its target, converted as it is for the best runtime, and what is worth trying.
 
     Attributes:
         notes: what the conversion had to do, and what is not offered.
     """
 
-    shop: Workshop
+    baked: Outcome
     layers: tuple[Layer, ...]
     candidates: tuple[Candidate, ...]
     notes: tuple[str, ...]
 
 
 def _prepare(request: Request, progress: Progress) -> _Prepared:
+    from edgekit.bakeoff import bake_off
     from edgekit.graph.layers import describe
-    from edgekit.plan.candidates import candidates, given_recipe, offer_for
-    from edgekit.plan.recipe import Recipe, load_recipe
-    from edgekit.realise import float_graph, open_shop
+    from edgekit.plan.candidates import candidates, given_recipe, offer_for, unchanged
+    from edgekit.plan.recipe import Recipe
+    from edgekit.realise import float_graph, open_shop, quantizers
 
-    target = load_target(request.target)
-    target.with_limits(request.limits, COMMAND_LINE)  # refused before the task is loaded, not after
-    recipe = load_recipe(request.recipe) if request.recipe else None
+    recipe = _recipe(request)
+    target, others = _target(request, recipe)
     with progress.stage(f"load {request.source}"):
         task = load_task(request.source, request.given)
     for note in task.notes:
@@ -156,26 +165,68 @@ def _prepare(request: Request, progress: Progress) -> _Prepared:
     shop = open_shop(task, target, progress, use_cache=request.use_cache)
     baseline = float_graph(shop, Recipe())
     graph = baseline.load()
-    offer = offer_for(task, graph)
-    offered = candidates(target, offer)
-    return _Prepared(
-        shop=replace(shop, baseline=baseline),
-        layers=describe(graph, shop.example).layers,
-        candidates=(given_recipe(recipe, offered[0]),) if recipe else tuple(offered),
-        notes=(*baseline.notes, *(() if recipe else offer.why_not)),
-    )
+    layers = describe(graph, shop.example).layers
+    as_it_is = unchanged(graph)
+    baked = bake_off(replace(shop, baseline=baseline), as_it_is, layers, others)
+    notes = [*baseline.notes, *baked.notes]
+    if recipe:
+        offered = [given_recipe(recipe, as_it_is)]
+    else:
+        offer = offer_for(task, graph, *quantizers(baked.shop))
+        offered = candidates(target, baked.shop.runtime, offer)
+        notes.extend(offer.why_not)
+    return _Prepared(baked=baked, layers=layers, candidates=tuple(offered), notes=tuple(notes))
+
+
+def _recipe(request: Request) -> Recipe | None:
+    from edgekit.plan.recipe import load_recipe
+
+    return load_recipe(request.recipe) if isinstance(request.recipe, Path) else request.recipe
+
+
+def _target(request: Request, recipe: Recipe | None) -> tuple[Target, tuple[RuntimeName, ...]]:
+    """The target, narrowed to the runtime that is asked for; and all runtimes that it lists.
+
+    Raises:
+        BadInput: no such target or limit, or the target has no such runtime.
+    """
+    target = load_target(request.target)
+    target.with_limits(request.limits, COMMAND_LINE)  # refused before the task is loaded, not after
+    asked, others = request.runtime, target.runtimes
+    if recipe and recipe.runtime:
+        if asked not in (None, recipe.runtime):
+            what = f"the recipe is for {recipe.runtime}, `--runtime` says {asked}"
+            raise BadInput(what, where=COMMAND_LINE, todo="leave one of them out")
+        asked = recipe.runtime
+    return (target.with_runtimes([asked]) if asked else target), others
 
 
 def _search(prepared: _Prepared) -> Found:
     from edgekit.measure import build_and_measure
-    from edgekit.plan.candidates import foresee
     from edgekit.plan.search import search
 
-    shop, target = prepared.shop, prepared.shop.target
+    shop, baked = prepared.baked.shop, prepared.baked
+    target = shop.target
+
+    def realise(candidate: Candidate) -> Tried:
+        # The bake-off has measured the network as it is.
+        asked = candidate.recipe.threads
+        if not candidate.recipe.steps and asked in (None, shop.threads):
+            return baked.unchanged
+        return build_and_measure(shop, candidate)
+
     return search(
         prepared.candidates,
         target.budget,
-        foresee=lambda candidate: foresee(candidate, prepared.layers, target),
-        realise=lambda candidate: build_and_measure(shop, candidate),
+        foresee=lambda candidate: _foresee(prepared, candidate),
+        realise=realise,
         on_device=target.local,
     )
+
+
+def _foresee(prepared: _Prepared, candidate: Candidate) -> Cost:
+    from edgekit.plan.candidates import foresee
+
+    shop = prepared.baked.shop
+    profile = shop.target.profile
+    return foresee(candidate, prepared.layers, profile, runtime=shop.runtime, threads=shop.threads)

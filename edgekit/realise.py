@@ -1,12 +1,14 @@
 """Build one candidate: apply its steps, check every stage, and judge the quality of what comes out.
 
-Both halves are kept in the cache: the float graph that the network steps give, and the artifact that the
-graph steps make of it. What the artifact costs is `edgekit.measure`'s subject.
+Three stages, each kept in the cache: the float graph that the network steps give, what a runtime's converter
+makes of it, and the artifact that the graph steps make of that. What the artifact costs is
+`edgekit.measure`'s subject.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,17 +18,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from edgekit.artifact import Artifact, Converted, Run, RuntimeName, read_artifact
 from edgekit.cache import Cache, default_root, digest_file
 from edgekit.compress.context import Context
+from edgekit.compress.settings import Settings
+from edgekit.compress.way import Way
+from edgekit.compress.ways import possible_ways
 from edgekit.errors import count
 from edgekit.graph.rewrite import drop_unused_domains
 from edgekit.ondevice.runner.facts import gather
 from edgekit.plan.recipe import Recipe, Step, recipe_key
 from edgekit.progress import Detail, Progress
-from edgekit.result import Parity, Quality, Route, Tried
-from edgekit.runtimes import onnxruntime
+from edgekit.result import Parity, Quality, Route
+from edgekit.runtimes import convert as runtimes
+from edgekit.runtimes.float_graph import float_graph as export_float
+from edgekit.runtimes.onnxruntime import as_artifact
 from edgekit.task.quality import Original, judge_original, measure_quality
-from edgekit.verify import FLOAT_FLOOR_DB, check_export, check_graph
+from edgekit.verify import FLOAT_FLOOR_DB, check_artifact, check_export, check_graph
 from edgekit.versions import versions
 
 if TYPE_CHECKING:
@@ -36,11 +44,12 @@ if TYPE_CHECKING:
     from edgekit.task.record import Task
 
 Call = Mapping[str, np.ndarray]
-MODEL, FOUND = "model.onnx", "found.json"
+MODEL, FOUND, WORK = "model.onnx", "found.json", "work"
 
-# 16-bit floats keep 11 bits: 60 dB an operation. 8-bit integers keep 8 or 7, and errors add up over layers;
-# below 10 dB a tenth of the outputs' energy is noise. What that costs the task is the quality's subject.
-FLOOR_DB = {"half": 30.0, "quantize": 10.0}
+# 16-bit floats keep 11 bits: 60 dB an operation. Integers keep 8 bits or fewer, and errors add up over the
+# layers; outputs with nothing in common are at 0 dB, at 6 dB a quarter of the energy is noise. What that
+# costs the task is the quality's subject: an int8 MobileNetV2 at 9.5 dB keeps 99.5 % of its answers.
+FLOOR_DB = {"half": 30.0, "quantize": 6.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +60,11 @@ class Workshop:
         calls: calibration calls by input name; empty when there is no calibration data.
         example: the deployed call by input name.
         machine: fingerprint of this machine, on which routes are timed; `machine_words` names it.
-        artifacts: files by the candidate's name, filled as they are built.
+        runtime, threads: what executes the candidates, and with how many threads.
         baseline: the float graph of the task's own network, once it has been made.
+        floats: its artifact for `runtime`, that the others are compared with, once it has been made.
+        artifacts: of the candidates by name, filled as they are built.
+        networks: torch networks after network steps, by these steps: kept while the build lasts.
     """
 
     task: Task
@@ -63,43 +75,66 @@ class Workshop:
     machine_words: str
     cache: Cache
     progress: Progress
+    runtime: RuntimeName
+    threads: int
     baseline: Graph | None = None
-    artifacts: dict[str, Path] = field(default_factory=dict)
+    floats: Artifact | None = None
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    networks: dict[str, torch.nn.Module | onnx.ModelProto] = field(default_factory=dict)
 
     @property
     def real_calls(self) -> tuple[Call, ...]:
         """Real inputs to compare stages on: the calibration data, else the example."""
         return self.calls or (self.example,)
 
-    def load(self, tried: Tried) -> onnx.ModelProto:
-        """The artifact of a candidate that was built."""
-        return onnx.load(self.artifacts[tried.name])
-
     @cached_property
     def original(self) -> Original:
         """How good the float network is on the task; judged once, and only when something needs it."""
-        if self.baseline is None:
-            raise ValueError("quality is asked for before there is a float graph")
-        return judge_original(self.baseline.load(), self.task)
+        return judge_original(self.interface, self.task)
 
-    def measure(self, model: onnx.ModelProto) -> Quality:
-        """The quality of a graph on the task, against the original."""
-        return measure_quality(model, self.task, self.original)
+    @property
+    def interface(self) -> onnx.ModelProto:
+        """The float graph of the task's own network."""
+        if self.baseline is None:
+            raise ValueError("there is no float graph yet")
+        return self.baseline.load()
+
+    def measure(self, run: Run) -> Quality:
+        """The quality on the task of what a function computes, against the float network's."""
+        return measure_quality(run, self.task, self.original)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """An ONNX file in the cache, and what was found out while it was made."""
+    """A float ONNX graph in the cache, and how close it is to the network.
+
+    Attributes:
+        notes: what the conversion had to do.
+    """
 
     path: Path
+    parities: tuple[Parity, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def load(self) -> onnx.ModelProto:
+        """The graph itself."""
+        return onnx.load(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """An artifact in the cache, and what was found on the way.
+
+    Attributes:
+        quality: on the task; None for what is only converted.
+        notes: what the conversion had to do.
+    """
+
+    artifact: Artifact
     parities: tuple[Parity, ...] = ()
     routes: tuple[Route, ...] = ()
     quality: Quality | None = None
     notes: tuple[str, ...] = ()
-
-    def load(self) -> onnx.ModelProto:
-        """The model itself."""
-        return onnx.load(self.path)
 
 
 @dataclass(kw_only=True)
@@ -111,7 +146,7 @@ class _Found:
 
 
 def open_shop(task: Task, target: Target, progress: Progress, *, use_cache: bool) -> Workshop:
-    """The workshop of one build, on this machine."""
+    """The workshop of one build, on this machine, for the first of the target's runtimes."""
     facts = gather()
     return Workshop(
         task=task,
@@ -124,7 +159,34 @@ def open_shop(task: Task, target: Target, progress: Progress, *, use_cache: bool
         ),
         cache=Cache(default_root() if use_cache else None),
         progress=progress,
+        runtime=target.runtimes[0],
+        threads=target.threads,
     )
+
+
+def network(
+    shop: Workshop, recipe: Recipe, folder: Path, detail: Detail
+) -> torch.nn.Module | onnx.ModelProto:
+    """The task's network after the recipe's network steps.
+
+    Args:
+        shop: keeps it, so that the steps are taken once in a build.
+        recipe: its graph steps do not matter here.
+        folder: where steps may write.
+        detail: shows how far they are.
+
+    Raises:
+        BadInput: a step cannot treat it.
+    """
+    steps = _steps(recipe, "network")
+    key = recipe_key(steps)
+    if key not in shop.networks:
+        found = shop.task.model
+        context = _context(shop, folder, detail)
+        for step in steps:
+            found = step.apply(found, shop.task, context)
+        shop.networks[key] = found
+    return shop.networks[key]
 
 
 def float_graph(shop: Workshop, recipe: Recipe) -> Graph:
@@ -134,7 +196,7 @@ def float_graph(shop: Workshop, recipe: Recipe) -> Graph:
         BadInput: a step cannot treat the network, or it cannot be converted.
         VerificationFailed: the graph does not compute what the network computes.
     """
-    steps = tuple(step for step in recipe.steps if step.level == "network")
+    steps = _steps(recipe, "network")
     if shop.baseline is not None and not steps:
         return shop.baseline
     title = f"{_title(steps)}, convert" if steps else "convert to ONNX"
@@ -148,35 +210,69 @@ def float_graph(shop: Workshop, recipe: Recipe) -> Graph:
 
     def make(folder: Path, detail: Detail) -> None:
         found = _Found()
-        network: Any = shop.task.model
-        context = _context(shop, detail)
-        for step in steps:
-            network = step.apply(network, shop.task, context)
+        given = network(shop, recipe, folder, detail)
         detail("export")
-        model, found.notes = onnxruntime.convert(
-            network, shop.task, opset=shop.target.opset, ir_version=shop.target.ir_version
+        model, found.notes = export_float(
+            given, shop.task, opset=shop.target.opset, ir_version=shop.target.ir_version
         )
         detail("compare with the network")
-        found.parities.append(_check_float(network, model, shop))
-        _keep(folder, model, found)
+        found.parities.append(_check_float(given, model, shop))
+        drop_unused_domains(model)
+        onnx.save(model, folder / MODEL)
+        _keep(folder, found)
 
-    return _graph_stage(shop, title, key, make)
+    folder = stage(shop, title, key, make)
+    found = _read(folder)
+    return Graph(path=folder / MODEL, parities=tuple(found.parities), notes=tuple(found.notes))
 
 
-def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
-    """What the recipe's graph steps make of the float graph, with its quality on the task.
+def converted(shop: Workshop, graph: Graph, recipe: Recipe) -> Built:
+    """The float graph as the workshop's runtime takes it, checked against the graph.
 
     Raises:
-        BadInput: a step cannot treat the graph.
-        VerificationFailed: the artifact is too far from the float graph.
+        BadInput: the runtime's converter cannot treat it.
+        VerificationFailed: the artifact does not compute what the graph computes.
+        OutsideFailure: the converter or the runtime is not installed.
     """
-    steps = tuple(step for step in recipe.steps if step.level == "graph")
-    budget = shop.target.budget
-    title = f"{_title(steps)}, judge" if steps else "judge the quality"
+    runtime = shop.runtime
+    if runtime == "onnxruntime":
+        return Built(artifact=as_artifact(graph.path))
     key = {
         "graph": digest_file(graph.path),
         "task": shop.task.sources_digest,
-        "steps": recipe_key(steps),
+        "steps": recipe_key(_steps(recipe, "network")),
+        "runtime": runtime,
+        "versions": versions(),
+    }
+
+    def make(folder: Path, detail: Detail) -> None:
+        found = _Found()
+        model = graph.load()
+        torch_network = _torch_network(shop, recipe, folder, detail)
+        made = runtimes.convert(runtime, model, torch_network, shop.task, folder, found.notes)
+        detail("compare with the float graph")
+        stage_name = f"onnx -> {runtime}"
+        found.parities.append(check_artifact(stage_name, model, made, shop.real_calls, FLOAT_FLOOR_DB))
+        made.write_record()
+        _keep(folder, found)
+
+    return _built(stage(shop, f"convert to {runtime}", key, make))
+
+
+def artifact(shop: Workshop, graph: Graph, start: Built, recipe: Recipe) -> Built:
+    """What the recipe's graph steps make of the converted network, with its quality on the task.
+
+    Raises:
+        BadInput: a step cannot treat the network.
+        VerificationFailed: the artifact is too far from the float graph.
+    """
+    steps, budget = _steps(recipe, "graph"), shop.target.budget
+    title = f"{_title(steps)}, judge" if steps else "judge the quality"
+    key = {
+        "artifact": start.artifact.digest(),
+        "graph": digest_file(graph.path),
+        "task": shop.task.sources_digest,
+        "steps": recipe_key(recipe.steps),
         "limits": [figure and figure.value for figure in (budget.drop, budget.class_drop, budget.size_mb)],
         "reduce_range": shop.target.profile.reduce_range,
         "machine": shop.machine,
@@ -184,23 +280,64 @@ def artifact(shop: Workshop, graph: Graph, recipe: Recipe) -> Graph:
     }
 
     def make(folder: Path, detail: Detail) -> None:
-        found = _Found()
-        float_model = graph.load()
-        model: Any = float_model
-        context = _context(shop, detail)
+        found, work = _Found(), folder / WORK
+        work.mkdir()
+        context = _context(shop, work, detail)
+        whole = Converted(
+            graph=graph.path, artifact=start.artifact, network=_torch_network(shop, recipe, work, detail)
+        )
+        made = start.artifact
         for step in steps:
-            model = step.apply(model, shop.task, context)
-            floor_db = FLOOR_DB[step.step]
+            made = step.apply(whole, shop.task, context)
             detail("compare with the float graph")
+            stage_name = f"float32 -> {step.step}"
             found.parities.append(
-                check_graph(f"float32 -> {step.step}", float_model, model, shop.real_calls, floor_db)
+                check_artifact(stage_name, graph.load(), made, shop.real_calls, FLOOR_DB[step.step])
             )
         detail("quality on the task")
-        found.quality = shop.measure(model) if recipe.steps else shop.original.quality
+        unchanged = not recipe.steps and shop.runtime == "onnxruntime"
+        found.quality = shop.original.quality if unchanged else shop.measure(made.open())
         found.routes = context.routes
-        _keep(folder, model, found)
+        made.copied_to(folder).write_record()
+        shutil.rmtree(work)
+        _keep(folder, found)
 
-    return _graph_stage(shop, title, key, make)
+    return _built(stage(shop, title, key, make))
+
+
+def quantizers(shop: Workshop) -> tuple[tuple[Way, ...], tuple[str, ...]]:
+    """The ways of quantizing that fit the task's own network and the runtime, and why others do not."""
+    if shop.baseline is None or shop.floats is None:
+        raise ValueError("there is no float artifact yet")
+    whole = Converted(
+        graph=shop.baseline.path,
+        artifact=shop.floats,
+        network=_torch_network(shop, Recipe(), shop.baseline.path.parent, lambda _text: None),
+    )
+    context = _context(shop, shop.baseline.path.parent, lambda _text: None)
+    ways, reasons = possible_ways(whole, Settings(), context)
+    trained, _ = possible_ways(whole, Settings(method="qat"), context)
+    return (*ways, *trained), reasons
+
+
+def _torch_network(
+    shop: Workshop, recipe: Recipe, folder: Path, detail: Detail
+) -> Callable[[], torch.nn.Module] | None:
+    """Makes the torch network behind a float graph; None where the task brings an ONNX file."""
+    if isinstance(shop.task.model, onnx.ModelProto):
+        return None
+
+    def make() -> torch.nn.Module:
+        found = network(shop, recipe, folder, detail)
+        if isinstance(found, onnx.ModelProto):
+            raise TypeError("a torch network cannot become an ONNX file by network steps")
+        return found
+
+    return make
+
+
+def _steps(recipe: Recipe, level: str) -> tuple[Any, ...]:
+    return tuple(step for step in recipe.steps if step.level == level)
 
 
 def _title(steps: tuple[Step, ...]) -> str:
@@ -216,7 +353,7 @@ def _check_float(
     return check_export(network, model, shop.real_calls)
 
 
-def _context(shop: Workshop, detail: Detail) -> Context:
+def _context(shop: Workshop, folder: Path, detail: Detail) -> Context:
     budget = shop.target.budget
     drop, class_drop, size = budget.drop, budget.class_drop, budget.size_mb
     return Context(
@@ -228,21 +365,8 @@ def _context(shop: Workshop, detail: Detail) -> Context:
         most_bytes=size.value * 1e6 if size else None,
         round_to=shop.target.profile.simd_width,
         reduce_range=shop.target.profile.reduce_range,
+        folder=folder,
         detail=detail,
-    )
-
-
-def _graph_stage(
-    shop: Workshop, title: str, key: Mapping[str, Any], make: Callable[[Path, Detail], None]
-) -> Graph:
-    folder = stage(shop, title, key, make)
-    found = json.loads((folder / FOUND).read_text())
-    return Graph(
-        path=folder / MODEL,
-        parities=tuple(Parity(**item) for item in found["parities"]),
-        routes=tuple(Route(**item) for item in found["routes"]),
-        quality=Quality(**found["quality"]) if found["quality"] else None,
-        notes=tuple(found["notes"]),
     )
 
 
@@ -256,7 +380,26 @@ def stage(shop: Workshop, title: str, key: Mapping[str, Any], make: Callable[[Pa
         return shop.cache.make(title, key, lambda folder: make(folder, detail))
 
 
-def _keep(folder: Path, model: onnx.ModelProto, found: _Found) -> None:
-    drop_unused_domains(model)
-    onnx.save(model, folder / MODEL)
+def _keep(folder: Path, found: _Found) -> None:
     (folder / FOUND).write_text(json.dumps(asdict(found)))  # Infinity is written and read back by json
+
+
+def _read(folder: Path) -> _Found:
+    data = json.loads((folder / FOUND).read_text())
+    return _Found(
+        parities=[Parity(**item) for item in data["parities"]],
+        routes=[Route(**item) for item in data["routes"]],
+        quality=Quality(**data["quality"]) if data["quality"] else None,
+        notes=data["notes"],
+    )
+
+
+def _built(folder: Path) -> Built:
+    found = _read(folder)
+    return Built(
+        artifact=read_artifact(folder),
+        parities=tuple(found.parities),
+        routes=tuple(found.routes),
+        quality=found.quality,
+        notes=tuple(found.notes),
+    )

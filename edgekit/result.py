@@ -112,12 +112,38 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rival:
+    """One of the target's runtimes, as the float network came out in it.
+
+    Attributes:
+        threads: the best of the numbers that were compared; None where it did not come so far.
+        chosen: whether the candidates are built for it.
+        reason: why, or why not, in words.
+        cost: of the float network on the target; `here`: what was measured on this machine, where that is
+            not the target.
+        parity: of its artifact with the float graph; None for onnxruntime, whose artifact is that graph.
+        ratio: its time over the chosen one's: measured in turns where this machine is the target, else of the
+            predictions; None where there is neither.
+    """
+
+    runtime: str
+    chosen: bool
+    reason: str
+    threads: int | None = None
+    cost: Cost = field(default_factory=Cost)
+    here: Cost = field(default_factory=Cost)
+    parity: Parity | None = None
+    ratio: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a build would try.
 
     Attributes:
         candidates: with their predicted costs; none of them was built.
-        layers: of the float network, each with its predicted time, milliseconds.
+        layers: of the float network, each with its predicted time, milliseconds; none where nothing foretells it.
+        runtimes: the float network in each of the target's runtimes, in the order of the target.
         notes: what the conversion had to do, and which kinds of steps are not offered, and why.
     """
 
@@ -129,6 +155,7 @@ class Plan:
     budget: Cost
     candidates: tuple[Tried, ...]
     layers: tuple[tuple[Layer, float], ...]
+    runtimes: tuple[Rival, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -140,6 +167,7 @@ class BuildResult:
     Attributes:
         shipped: index into `tried` of the candidate in the bundle: the first that fits, else the nearest.
         outcome: of the shipped candidate.
+        runtimes: the float network in each of the target's runtimes, in the order of the target.
         relax: what would have to give for the budget to be met, one sentence a limit.
         notes: what the conversion had to do, and which kinds of steps are not offered, and why.
         reused: the stages whose results came from the cache.
@@ -157,6 +185,7 @@ class BuildResult:
     shipped: int
     outcome: Status
     bundle: Path
+    runtimes: tuple[Rival, ...] = ()
     relax: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -3,63 +3,37 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
+from edgekit.artifact import RuntimeName
 from edgekit.cost import Cost, Figure
 from edgekit.errors import BadInput
+from edgekit.near import nearest
 from edgekit.target_file import Found, Kind, load, read, resolve_inline
-from edgekit.target_record import Built, Problem, Record, build, figure, json_schema, keys
+from edgekit.target_profile import Profile, Text
+from edgekit.target_record import Built, Problem, Record, build, figure, figures, json_schema, keys
 
-Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+__all__ = ["Budget", "Profile", "Target", "load_profile", "load_target", "problems_of", "schema"]
+
 Pin = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
 PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.\d+$")]
-Share = Annotated[float, Field(gt=0, le=1)]
-# YAML has lists; the records hold tuples, so that nothing changes them.
-Words = Annotated[tuple[Text, ...], Field(strict=False)]
 Pythons = Annotated[tuple[PythonVersion, ...], Field(strict=False, min_length=1)]
-Runtimes = Annotated[tuple[Literal["onnxruntime"], ...], Field(strict=False, min_length=1)]
-
-
-class CostModel(Record):
-    """Coefficients of the latency prediction, fitted together; `plan.cost_model` says how they act."""
-
-    dense: float = Field(gt=0, description="share of the peak rate that convolutions beyond 1x1 reach")
-    pointwise: float = Field(gt=0, description="the same for 1x1 convolutions and matrix products")
-    depthwise: float = Field(gt=0, description="the same for depthwise and grouped convolutions")
-    memory_gbs: float = Field(gt=0, description="bytes moved by a layer in a nanosecond, caches included")
-    overhead_us: float = Field(ge=0, description="microseconds that a layer costs beside its work")
-    serial_share: float = Field(ge=0, le=1, description="share of the work that more threads do not divide")
-    low: Share = Field(description="low end of the 90 % interval as a factor on the prediction")
-    high: float = Field(ge=1, description="high end of the 90 % interval as a factor on the prediction")
-    p90: float = Field(ge=1, description="90th percentile of latency over the median")
-    p99: float = Field(ge=1, description="99th percentile of latency over the median")
-
-
-class Profile(Record):
-    """Numbers of one board: what it is, and what a model may use on it."""
-
-    name: Text = Field(description="what `profile:` calls it: the file's name")
-    title: Text = Field(description="the board in words")
-    soc: Text = Field(description="system on chip")
-    core: Text = Field(description="the cores that run the model, by their bare name: Cortex-A72")
-    board: str = Field(default="", description="how the name begins that the system gives the board, if any")
-    arch: Literal["aarch64", "armv7l", "x86_64"] = Field(description="what `uname -m` says there")
-    cores: int = figure("cores that a model may use", gt=0, le=1024)
-    clock_mhz: float = figure("highest clock of these cores", gt=0)
-    memory_mb: float = figure("memory of the board, millions of bytes", gt=0)
-    bandwidth_gbs: float = figure("peak of the memory bus, GB/s", gt=0)
-    isa: Words = figure("instruction sets that matter, as Linux lists them: asimddp, i8mm, avx2, avx512_vnni")
-    macs_per_cycle: float = figure("float32 multiply-accumulates that a core starts in a cycle", gt=0)
-    int8_gain: float = figure("rate of int8 kernels over float32 ones", gt=0)
-    fp16_gain: float = figure("the same for float16; 1 where onnxruntime gains nothing", gt=0)
-    simd_width: int = figure("channels are kept in multiples of this many", gt=0, le=1024)
-    reduce_range: bool = figure("int8 weights must stay within 7 bits: x86 without VNNI saturates")
-    cost_model: CostModel = figure("coefficients of the latency prediction")
+Runtimes = Annotated[tuple[RuntimeName, ...], Field(strict=False, min_length=1)]
+Pins = Annotated[dict[Text, Pin], Field(min_length=1)]
+# The package whose version is the runtime's. TensorRT comes with the board's system, from no package index.
+PACKAGES: Mapping[RuntimeName, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "tflite": ("ai-edge-litert", "tflite-runtime"),
+    "executorch": ("executorch",),
+    "tensorrt": (),
+    "torch": ("torch",),
+}
 
 
 class Budget(Record):
@@ -86,9 +60,9 @@ class Target(Record):
     runtimes: Runtimes = Field(description="what may execute the model there, best first")
     threads: int = figure("threads of the runtime", gt=0, le=1024)
     python: Pythons = figure('Python versions on the device, in quotes: ["3.11"]')
-    requirements: dict[Text, Pin] = figure("exact versions to install there", min_length=1)
-    opset: int = figure("newest opset that the pinned runtime takes", ge=7)
-    ir_version: int = figure("newest ONNX file format that the pinned runtime takes", ge=3)
+    requirements: dict[RuntimeName, Pins] = figures("exact versions to install there, for each runtime")
+    opset: int = figure("newest opset that the pinned onnxruntime takes", ge=7)
+    ir_version: int = figure("newest ONNX file format that the pinned onnxruntime takes", ge=3)
     local: bool = Field(default=False, description="a machine of the same architecture counts as the device")
     note: Text | None = Field(default=None, description="what the user must know to run a bundle there")
     limits: Budget = Field(default_factory=Budget, alias="budget", description="what must hold there")
@@ -103,6 +77,29 @@ class Target(Record):
                 for key, value in named.items()
             }
         )
+
+    def requirements_for(self, runtime: RuntimeName) -> dict[str, str]:
+        """The exact versions that a bundle of this runtime needs there, by package."""
+        return dict(self.requirements[runtime])
+
+    def version_of(self, runtime: RuntimeName) -> str:
+        """The version of the runtime itself: `of the device` where it comes with the device."""
+        pins = self.requirements[runtime]
+        return next((pins[name] for name in PACKAGES[runtime] if name in pins), "of the device")
+
+    def with_runtimes(self, names: Sequence[str]) -> Target:
+        """The same target with these of its runtimes alone, in this order.
+
+        Raises:
+            BadInput: a name that is not among `runtimes`.
+        """
+        for name in names:
+            if name not in self.runtimes:
+                what = f"is not one of {self.name}'s: {', '.join(self.runtimes)}"
+                raise BadInput(what, where=f"runtime `{name[:64]}`", todo=nearest(name, self.runtimes))
+        changed = self.model_copy(update={"runtimes": tuple(names)})
+        changed._sources = self._sources
+        return changed
 
     def for_fidelity(self) -> Target:
         """The same target for a task without labels: the limit of `drop` becomes that of `fidelity_drop`.
@@ -209,12 +206,28 @@ def _target(found: Found) -> tuple[Target | None, tuple[Problem, ...]]:
         origins = {**{f"profile.{key}": path for key, path in inherited.items()}, **origins}
     built = build(Target, data, source=found.shown, origins=origins)
     target: Target | None = built.record
-    if target is not None:
-        here = target.local and target.profile.arch == _this_arch()
-        sources = target._sources
-        target = target.model_copy(update={"local": here})
-        target._sources, target.profile._sources = sources, _below("profile.", sources)
-    return target, built.problems
+    if target is None:
+        return None, built.problems
+    # What a parent pins for runtimes that this target does not have was never looked at for it.
+    pins = {name: target.requirements[name] for name in target.runtimes if name in target.requirements}
+    other = {f"requirements.{name}" for name in target.requirements if name not in pins}
+    sources = {key: text for key, text in target._sources.items() if key not in other}
+    here = target.local and target.profile.arch == _this_arch()
+    changed = target.model_copy(update={"local": here, "requirements": pins})
+    changed._sources, changed.profile._sources = sources, _below("profile.", sources)
+    return changed, (*built.problems, *_unusable(changed))
+
+
+def _unusable(target: Target) -> Iterator[Problem]:
+    """Runtimes that the target names and says too little of."""
+    for name in target.runtimes:
+        key, own = f"requirements.{name}", PACKAGES[name]
+        if name not in target.requirements:
+            yield Problem(key, "is missing", f"`runtimes` names {name}: say what to install for it")
+        elif own and not set(own) & target.requirements[name].keys():
+            yield Problem(key, f"does not pin {' or '.join(own)}", "the version of the runtime itself")
+        if name == "tensorrt" and target.profile.tensorrt is None:
+            yield Problem("profile.tensorrt", "is missing", "`runtimes` names tensorrt: say which one")
 
 
 def _below(prefix: str, sources: Mapping[str, str]) -> dict[str, str]:

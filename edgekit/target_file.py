@@ -152,7 +152,7 @@ def _merge(parent: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     merged = dict(parent)
     for key, value in own.items():
         old = merged.get(key)
-        whole = not isinstance(value, dict) or not isinstance(old, dict) or "source" in old
+        whole = not isinstance(value, dict) or not isinstance(old, dict) or "source" in {*old, *value}
         merged[key] = value if whole else _merge(old, value)  # type: ignore[arg-type]
     return merged
 

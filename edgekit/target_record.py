@@ -5,9 +5,10 @@ A figure is written `{value: 50, source: where it comes from}`. A bare value's s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
@@ -16,12 +17,18 @@ from edgekit.errors import clean
 from edgekit.near import nearest
 
 FIGURE = {"figure": True}
+FIGURES = {"figures": True}
 _PARTS = {"value", "source"}
 
 
 def figure(description: str, **constraints: Any) -> Any:
     """A pydantic field that is written with its source."""
     return Field(description=description, json_schema_extra=dict(FIGURE), **constraints)
+
+
+def figures(description: str, **constraints: Any) -> Any:
+    """A pydantic field that is a mapping, each of whose values is written with its source."""
+    return Field(description=description, json_schema_extra=dict(FIGURES), **constraints)
 
 
 class Record(BaseModel):
@@ -101,6 +108,12 @@ def _plain(
         info, here = known.get(key), f"{path}{key}"
         if info is not None and info.json_schema_extra == FIGURE:
             plain[key] = _value(item, here, split, split.origins.get(here, source))
+        elif info is not None and info.json_schema_extra == FIGURES and isinstance(item, Mapping):
+            paths = {name: f"{here}.{name}" for name in item}
+            plain[key] = {
+                name: _value(each, paths[name], split, split.origins.get(paths[name], source))
+                for name, each in item.items()
+            }
         elif info is not None and isinstance(item, Mapping) and _is_record(info.annotation):
             plain[key] = _plain(info.annotation, item, f"{here}.", split, source)
         else:
@@ -129,7 +142,7 @@ def _is_record(annotation: Any) -> bool:
 
 def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
     """One of pydantic's errors in words a reader of YAML understands."""
-    path = ".".join(str(part) for part in detail["loc"])
+    path = ".".join(str(part) for part in detail["loc"] if part != "[key]")
     kind = detail["type"]
     if kind == "extra_forbidden":
         known = keys(_owner(model, detail["loc"]))
@@ -141,16 +154,19 @@ def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
     if kind == "string_type":
         return Problem(path, f"must be text, not {_shown(detail['input'])}", 'put it in quotes: "3.11"')
     message = detail["msg"].removeprefix("Input ").removeprefix("Tuple ").removeprefix("Dictionary ")
-    return Problem(path, f"{message}, not {_shown(detail['input'])}")
+    allowed = re.findall(r"'([^']+)'", detail["msg"]) if kind == "literal_error" else []
+    return Problem(
+        path, f"{message}, not {_shown(detail['input'])}", nearest(str(detail["input"])[:64], allowed)
+    )
 
 
 def _owner(model: type[BaseModel], loc: Iterable[int | str]) -> type[BaseModel]:
     """The record that holds the last key of `loc`."""
     for part in list(loc)[:-1]:
         info = keys(model).get(str(part))
-        if info is None or not _is_record(info.annotation):
-            break
-        model = info.annotation
+        if info is not None:  # else it is the name of one of several figures
+            kinds = (info.annotation, *get_args(info.annotation))
+            model = next((kind for kind in kinds if _is_record(kind)), model)
     return model
 
 
@@ -175,10 +191,15 @@ def _with_sources(node: Any) -> Any:
         return [_with_sources(item) for item in node]
     if not isinstance(node, dict):
         return node
-    inner = {key: _with_sources(item) for key, item in node.items() if key != "figure"}
-    if "figure" not in node:
-        return inner
-    described = {key: inner.pop(key) for key in ("description", "default") if key in inner}
+    inner = {key: _with_sources(item) for key, item in node.items() if key not in {"figure", "figures"}}
+    if "figures" in node:
+        return {**inner, "additionalProperties": _or_with_source(inner["additionalProperties"])}
+    return _or_with_source(inner) if "figure" in node else inner
+
+
+def _or_with_source(inner: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a figure: its bare value, or that with its source."""
+    described: dict[str, Any] = {key: inner.pop(key) for key in ("description", "default") if key in inner}
     whole = {
         "type": "object",
         "properties": {"value": inner, "source": {"type": "string", "minLength": 1}},

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from edgekit.artifact import Artifact
 from edgekit.errors import VerificationFailed
 from edgekit.graph.classifier import is_classifier
-from edgekit.graph.run import node_outputs, observe, open_session, run
+from edgekit.graph.run import node_outputs, observe, opened
 from edgekit.result import Parity
 from edgekit.signal import snr_db
 from edgekit.task.call import call_module
@@ -36,8 +37,8 @@ def run_onnx(
     model: onnx.ModelProto, calls: Iterable[Call], *, optimise: bool = True
 ) -> list[list[np.ndarray]]:
     """The outputs of a graph for each call, at the optimisation level that users run by default."""
-    session = open_session(model, optimise=optimise)
-    return [run(session, call) for call in calls]
+    run = opened(model, optimise=optimise)
+    return [run(call) for call in calls]
 
 
 def parity(
@@ -144,6 +145,30 @@ def check_graph(
     if found.snr_db >= floor_db:
         return found
     raise _diverges(found, first_divergence(after, observe(before, calls[0]), calls[0], floor_db))
+
+
+def check_artifact(
+    stage: str, before: onnx.ModelProto, artifact: Artifact, calls: Sequence[Call], floor_db: float
+) -> Parity:
+    """An artifact, as its runtime runs it here, against the float graph with the optimiser off.
+
+    Raises:
+        VerificationFailed: it misses `floor_db`; names the first node that diverges, where the artifact is an
+            ONNX file.
+        OutsideFailure: the runtime is not installed here.
+    """
+    calls = calls[:SAMPLES]
+    reference = run_onnx(before, calls, optimise=False)
+    run = artifact.open()
+    outputs = [run(call) for call in calls]
+    classifier = is_classifier(before, reference[0])
+    found = parity(stage, reference, outputs, floor_db=floor_db, classifier=classifier)
+    if found.snr_db >= floor_db:
+        return found
+    node = None
+    if artifact.path.suffix == ".onnx":
+        node = first_divergence(onnx.load(artifact.path), observe(before, calls[0]), calls[0], floor_db)
+    raise _diverges(found, node)
 
 
 def _diverges(found: Parity, node: str | None) -> VerificationFailed:

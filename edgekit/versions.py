@@ -5,7 +5,22 @@ from __future__ import annotations
 from functools import cache
 from importlib import metadata
 
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxslim", "nncf", "torch-pruning", "numpy")
+LIBRARIES = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxslim",
+    "openvino",
+    "nncf",
+    "litert-torch",
+    "ai-edge-quantizer",
+    "ai-edge-litert",
+    "executorch",
+    "torchao",
+    "torch-pruning",
+    "numpy",
+)
 
 
 @cache

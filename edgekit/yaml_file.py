@@ -40,6 +40,14 @@ def read_mapping(path: Path, *, todo: str) -> dict[str, Any]:
     return data
 
 
+def read_scalar(text: str) -> Any:
+    """A value as it would stand in a file: `true`, `0.5`, `entropy`; the text where that is no YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 a SafeLoader that refuses more
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        return text
+
+
 def _text(path: Path, todo: str) -> str:
     try:
         with path.open("rb") as stream:

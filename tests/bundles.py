@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle.pack import Contents, write_bundle
 from edgekit.cost import Cost, Figure
+from edgekit.runtimes.onnxruntime import write
 from edgekit.target import load_target
 
+ARTIFACTS = tempfile.TemporaryDirectory(prefix="edgekit-tests-")
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
@@ -101,6 +104,11 @@ def predicted(milliseconds):
     )
 
 
+def artifact_of(model):
+    """An ONNX graph as an artifact of onnxruntime."""
+    return write(model, Path(tempfile.mkdtemp(dir=ARTIFACTS.name)))
+
+
 def contents_of(model=None, calls=None, *, name="tiny", target="rpi4", **more):
     usual = {
         "threads": 1,
@@ -111,9 +119,11 @@ def contents_of(model=None, calls=None, *, name="tiny", target="rpi4", **more):
         ),
         "versions": {"onnx": onnx.__version__},
     }
+    model = image_network() if model is None else model
     return Contents(
         name=name,
-        model=image_network() if model is None else model,
+        artifact=artifact_of(model),
+        graph=model,
         calls=image_calls() if calls is None else calls,
         target=load_target(target) if isinstance(target, str) else target,
         **{**usual, **more},

@@ -9,7 +9,7 @@ import torch
 from bundles import packed, voice_calls, voice_network
 from networks import TinyCnn, trained_task
 
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.float_graph import float_graph
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ def tiny_cnn():
 @pytest.fixture(scope="session")
 def tiny_graph(tiny_cnn):
     """The float graph of `tiny_cnn`; no test may change it."""
-    return convert(tiny_cnn.model, tiny_cnn, opset=20, ir_version=10)[0]
+    return float_graph(tiny_cnn.model, tiny_cnn, opset=20, ir_version=10)[0]
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,20 +13,23 @@ import onnx
 from networks import calls_of, task_of
 from torch import nn
 
+from edgekit.artifact import Converted, Run, RuntimeName
 from edgekit.compress.context import Context
 from edgekit.result import Quality
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.convert import convert
+from edgekit.runtimes.float_graph import float_graph
 from edgekit.task.quality import judge_original, measure_quality
 from edgekit.task.record import Task
 
 
-def context_of(task: Task, model: onnx.ModelProto | None, **changes: Any) -> Context:
+def context_of(task: Task, graph: onnx.ModelProto | Path | None, folder: Path, **changes: Any) -> Context:
     """A context with the quality measured against the float graph; steps on networks need no graph."""
-    original = judge_original(model, task) if model is not None else None
+    graph = onnx.load(graph) if isinstance(graph, Path) else graph
+    original = judge_original(graph, task) if graph is not None else None
 
-    def measure(graph: onnx.ModelProto) -> Quality:
+    def measure(run: Run) -> Quality:
         assert original is not None
-        return measure_quality(graph, task, original)
+        return measure_quality(run, task, original)
 
     context = Context(
         example=dict(zip([spec.name for spec in task.inputs], task.example, strict=True)),
@@ -33,6 +38,7 @@ def context_of(task: Task, model: onnx.ModelProto | None, **changes: Any) -> Con
         max_drop=0.05,
         round_to=8,
         reduce_range=False,
+        folder=fresh(folder),
     )
     return replace(context, **changes)
 
@@ -40,4 +46,31 @@ def context_of(task: Task, model: onnx.ModelProto | None, **changes: Any) -> Con
 def built(network: nn.Module, example: Sequence[np.ndarray], **more: Any) -> tuple[Task, onnx.ModelProto]:
     """A task around the network, and its float graph."""
     task = task_of(network, example, **more)
-    return task, convert(network, task, opset=20, ir_version=10)[0]
+    return task, float_graph(task.model, task, opset=20, ir_version=10)[0]
+
+
+def converted_of(
+    network: nn.Module | onnx.ModelProto,
+    example: Sequence[np.ndarray],
+    runtime: RuntimeName,
+    folder: Path,
+    **more: Any,
+) -> tuple[Task, Converted]:
+    """A task around the network, and the network converted for a runtime."""
+    task, graph = built(network, example, **more)
+    return task, convert_graph(task, graph, runtime, folder)
+
+
+def convert_graph(task: Task, graph: onnx.ModelProto, runtime: RuntimeName, folder: Path) -> Converted:
+    """The float graph of a task converted for a runtime."""
+    place = fresh(folder)
+    onnx.save(graph, place / "float.onnx")
+    (place / runtime).mkdir()
+    torch_network = None if isinstance(task.model, onnx.ModelProto) else lambda: task.model
+    artifact = convert(runtime, graph, torch_network, task, place / runtime, [])
+    return Converted(graph=place / "float.onnx", artifact=artifact, network=torch_network)
+
+
+def fresh(folder: Path) -> Path:
+    """A new folder in another one."""
+    return Path(tempfile.mkdtemp(dir=folder))

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
-import onnx
 import pytest
 from onnx import parser
 
 from edgekit.alternate import FEWEST_ROUNDS, LEAST_ROUNDS, _rounds, compare_artifacts
 from edgekit.errors import BadInput
+from edgekit.runtimes.onnxruntime import write
 
 
 @pytest.fixture
@@ -15,9 +17,8 @@ def saved(tmp_path):
         body = "".join(f"y{i + 1} = MatMul(y{i}, y{i})\n" for i in range(times))
         ends = f"g (float[64,64] y0) => (float[64,64] y{times})"
         text = f'<ir_version: 9, opset_import: ["": 17]> {ends} {{{body}}}'
-        path = tmp_path / f"{name}.onnx"
-        onnx.save(parser.parse_model(text), path)
-        return path
+        (tmp_path / name).mkdir()
+        return write(parser.parse_model(text), tmp_path / name)
 
     return save
 
@@ -44,5 +45,7 @@ def test_fast_artifacts_get_many_rounds_and_very_slow_ones_few():
 
 def test_a_file_that_the_runtime_refuses_is_named(saved, tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
+    one = saved("a", 1)
+    broken = replace(one, path=tmp_path / "broken.onnx")
     with pytest.raises(BadInput, match=r"^broken\.onnx: onnxruntime refuses it: "):
-        compare_artifacts({"a": saved("a", 1), "b": tmp_path / "broken.onnx"}, CALLS, threads=1)
+        compare_artifacts({"a": one, "b": broken}, CALLS, threads=1)

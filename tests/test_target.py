@@ -1,6 +1,7 @@
 import pickle
 import platform
 import re
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -9,8 +10,8 @@ import yaml
 from edgekit import target_file
 from edgekit.cost import Figure
 from edgekit.errors import BadInput
-from edgekit.target import Budget, load_profile, load_target, problems_of, schema
-from edgekit.target_record import FIGURE, keys
+from edgekit.target import PACKAGES, Budget, load_profile, load_target, problems_of, schema
+from edgekit.target_record import FIGURE, FIGURES, keys
 
 TARGETS = [
     "android-low",
@@ -44,7 +45,13 @@ def refusal(tmp_path, text):
 
 
 def figures(record, prefix=""):
-    return [prefix + key for key, info in keys(type(record)).items() if info.json_schema_extra == FIGURE]
+    """The paths of the figures that a record has."""
+    for key, info in keys(type(record)).items():
+        value = getattr(record, key, None)
+        if info.json_schema_extra == FIGURES:
+            yield from (f"{prefix}{key}.{name}" for name in value)
+        elif info.json_schema_extra == FIGURE and value is not None:
+            yield prefix + key
 
 
 def test_a_bare_figure_has_the_file_that_holds_it_as_its_source_through_every_extends(tmp_path):
@@ -80,12 +87,39 @@ def test_every_shipped_figure_has_a_source_of_its_own(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_pin_is_exact_and_holds_the_runtime(name):
+def test_every_runtime_has_exact_pins_and_its_own_package_among_them(name):
     target = load_target(name)
-    assert {"numpy", *target.runtimes} == set(target.requirements)
-    assert all(re.fullmatch(r"\d+\.\d+\.\d+", pin) for pin in target.requirements.values())
-    # microsoft/onnxruntime#23957 and #24112: dies of SIGILL on a Cortex-A72.
-    assert target.requirements["onnxruntime"] != "1.21.0"
+    assert set(target.requirements) == set(target.runtimes)
+    for runtime in target.runtimes:
+        pins = target.requirements_for(runtime)
+        own = set(PACKAGES[runtime])
+        assert "numpy" in pins
+        assert own & set(pins) or runtime == "tensorrt"
+        assert target.version_of(runtime) == next((pins[name] for name in own & set(pins)), "of the device")
+        assert all(re.fullmatch(r"\d+\.\d+\.\d+", pin) for pin in pins.values())
+        # microsoft/onnxruntime#23957 and #24112: dies of SIGILL on a Cortex-A72.
+        assert pins.get("onnxruntime") != "1.21.0"
+
+
+def test_tflite_runtime_is_only_where_numpy_is_below_2():
+    pins = [load_target(name).requirements.get("tflite", {}) for name in TARGETS]
+    old = [found for found in pins if "tflite-runtime" in found]
+    assert old
+    assert all(found["numpy"].startswith("1.") for found in old)
+
+
+def test_the_tensorrt_of_a_board_comes_with_the_board_and_falls_back_to_what_is_pinned():
+    target = load_target("jetson-orin-nano")
+    assert target.runtimes[0] == "tensorrt"
+    assert target.version_of("tensorrt") == "of the device"
+    assert target.requirements_for("tensorrt") == target.requirements_for("onnxruntime")
+    assert (target.profile.tensorrt.version, target.profile.tensorrt.workspace_mb) == ("10.3.0", 1024)
+
+
+def test_who_has_the_bindings_of_tensorrt_on_a_jetson_nano_only_names_the_runtime(tmp_path):
+    target = load_target(mine(tmp_path, "extends: jetson-nano\nruntimes: [tensorrt, onnxruntime]\n"))
+    assert list(target.requirements) == ["tensorrt", "onnxruntime"]
+    assert target.profile.tensorrt.opset == 13
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -117,6 +151,10 @@ def test_the_json_schema_refuses_what_the_loader_refuses():
     assert not rules.is_valid({"extends": "rpi4", "budget": {"sizemb": 2}})
     assert not rules.is_valid({"extends": "rpi4", "threads": {"value": 2}})
     assert not rules.is_valid({"threads": 2})
+    assert rules.is_valid({"extends": "rpi4", "requirements": {"torch": {"torch": "2.13.0"}}})
+    assert not rules.is_valid({"extends": "rpi4", "requirements": {"torch": "2.13.0"}})
+    assert not rules.is_valid({"extends": "rpi4", "requirements": {"pytorch": {"torch": "2.13.0"}}})
+    assert not rules.is_valid({"extends": "rpi4", "runtimes": ["pytorch"]})
 
 
 def test_an_unknown_key_is_named_with_its_path_and_the_near_miss(tmp_path):
@@ -136,11 +174,117 @@ def test_a_key_near_to_nothing_gets_the_known_keys(tmp_path):
 
 def test_a_value_that_is_not_allowed_gets_the_allowed_ones(tmp_path):
     line = refusal(tmp_path, "extends: rpi4\nprofile: {arch: arm}\n")
-    assert line == "mine.yaml: profile.arch: should be 'aarch64', 'armv7l' or 'x86_64', not `'arm'`"
+    assert line.startswith("mine.yaml: profile.arch: should be 'aarch64', 'armv7l' or 'x86_64', not `'arm'`")
 
 
-def test_an_unknown_runtime_is_refused(tmp_path):
-    assert "runtimes.0: should be 'onnxruntime'" in refusal(tmp_path, "extends: rpi4\nruntimes: [tflite]\n")
+def test_an_unknown_runtime_is_refused_with_the_known_ones_and_the_near_miss(tmp_path):
+    line = refusal(tmp_path, "extends: rpi4\nruntimes: [tflight]\n")
+    assert line.startswith("mine.yaml: runtimes.0: should be 'onnxruntime', 'openvino', 'tflite', ")
+    assert line.endswith("not `'tflight'`; did you mean `tflite`?")
+
+
+def test_requirements_of_an_unknown_runtime_are_refused_with_the_near_miss(tmp_path):
+    line = refusal(tmp_path, "extends: rpi4\nrequirements: {tflte: {ai-edge-litert: 2.3.0}}\n")
+    assert line.startswith("mine.yaml: requirements.tflte: should be ")
+    assert line.endswith("did you mean `tflite`?")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "runtimes: [onnxruntime, torch]\n",
+            "requirements.torch: is missing; `runtimes` names torch: say what to install for it",
+        ),
+        (
+            "requirements: {tflite: {numpy: 2.4.6}}\n",
+            "requirements.tflite: does not pin ai-edge-litert or tflite-runtime; "
+            "the version of the runtime itself",
+        ),
+        (
+            "runtimes: [tensorrt]\nrequirements: {tensorrt: {onnxruntime: 1.31.1}}\n",
+            "profile.tensorrt: is missing; `runtimes` names tensorrt: say which one",
+        ),
+    ],
+)
+def test_a_runtime_of_which_too_little_is_said_is_refused(tmp_path, text, line):
+    assert refusal(tmp_path, f"extends: rpi4\n{text}") == f"mine.yaml: {line}"
+
+
+def test_requirements_are_inherited_runtime_by_runtime(tmp_path):
+    text = "requirements: {tflite: {value: {tflite-runtime: 2.14.0, numpy: 1.26.4}, source: tried}}\n"
+    target = load_target(mine(tmp_path, f"extends: rpi4\n{text}"))
+    assert target.requirements_for("tflite") == {"tflite-runtime": "2.14.0", "numpy": "1.26.4"}
+    assert target.version_of("tflite") == "2.14.0"
+    assert target.sources["requirements.tflite"] == "tried"
+    assert target.requirements_for("openvino") == load_target("rpi4").requirements_for("openvino")
+
+
+@pytest.mark.parametrize(
+    "pins", ["{tflite-runtime: 2.14.0}", "{value: {tflite-runtime: 2.14.0}, source: me}"]
+)
+def test_the_pins_of_a_runtime_are_replaced_whole(tmp_path, pins):
+    assert load_target(mine(tmp_path, f"extends: rpi4\nrequirements: {{tflite: {pins}}}\n")).requirements_for(
+        "tflite"
+    ) == {"tflite-runtime": "2.14.0"}
+
+
+def test_pins_with_a_source_replace_bare_ones_whole(tmp_path):
+    (tmp_path / "base.yaml").write_text("extends: rpi4\nrequirements: {tflite: {tflite-runtime: 2.14.0}}\n")
+    text = "requirements: {tflite: {value: {ai-edge-litert: 2.3.0}, source: me}}\n"
+    target = load_target(mine(tmp_path, f"extends: ./base.yaml\n{text}"))
+    assert target.requirements_for("tflite") == {"ai-edge-litert": "2.3.0"}
+
+
+def test_pins_of_runtimes_that_a_target_does_not_have_are_left_behind(tmp_path):
+    target = load_target(mine(tmp_path, "extends: rpi4\nruntimes: [onnxruntime]\n"))
+    assert list(target.requirements) == ["onnxruntime"]
+    assert "requirements.openvino" not in target.sources
+
+
+def test_a_forced_runtime_is_the_only_one_left():
+    target = load_target("rpi4").with_runtimes(["openvino"])
+    assert target.runtimes == ("openvino",)
+    assert target.sources["requirements.openvino"]
+    assert load_target("rpi4").runtimes[0] == "tflite"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("torch", "runtime `torch`: is not one of rpi4's: tflite, onnxruntime, openvino"),
+        (
+            "onnxruntme",
+            "runtime `onnxruntme`: is not one of rpi4's: tflite, onnxruntime, openvino; "
+            "did you mean `onnxruntime`?",
+        ),
+    ],
+)
+def test_a_forced_runtime_that_the_target_does_not_have_is_refused_with_those_it_has(name, line):
+    with pytest.raises(BadInput) as caught:
+        load_target("rpi4").with_runtimes([name])
+    assert str(caught.value) == line
+
+
+def test_coefficients_are_inherited_runtime_by_runtime_and_their_keys_are_checked(tmp_path):
+    text = Path(target_file.folders("profile")[-1], "rpi4.yaml").read_text()
+    model = {**yaml.safe_load(text)["cost_model"]["tflite"]["value"], "dense": 0.5}
+    own = yaml.safe_dump({"extends": "rpi4", "profile": {"cost_model": {"tflite": model}}})
+    profile = load_target(mine(tmp_path, own)).profile
+    assert (profile.cost_model["tflite"].dense, profile.cost_model["onnxruntime"].dense) == (0.5, 0.8)
+    assert profile.sources["cost_model.tflite"].endswith("mine.yaml")
+    line = refusal(tmp_path, own.replace("dense:", "dence:"))
+    assert line.startswith("mine.yaml: profile.cost_model.tflite.de")
+    told = [str(problem) for problem in problems_of(tmp_path / "mine.yaml")]
+    assert any("profile.cost_model.tflite.dence: unknown key; did you mean `dense`?" in one for one in told)
+
+
+def test_the_gain_of_a_precision_belongs_to_a_runtime():
+    profile = load_profile("rpi5")
+    assert profile.gain("onnxruntime", "float16") < 1 == profile.gain("tflite", "float16")
+    assert profile.gain("executorch", "float16") is None
+    assert profile.gain("openvino", "int8") is None
+    assert profile.gain("onnxruntime", "float32") == 1
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", ".nan", ".inf", "'20'", "true", "[20]"])
@@ -151,9 +295,8 @@ def test_a_limit_that_is_no_number_above_0_is_refused(tmp_path, limit):
 
 @pytest.mark.parametrize("pin", ["1.31", ">=1.31.1", "1.31.1; evil", "latest"])
 def test_a_requirement_that_is_no_exact_version_is_refused(tmp_path, pin):
-    assert refusal(tmp_path, f"extends: rpi4\nrequirements: {{onnxruntime: '{pin}'}}\n").startswith(
-        "mine.yaml: requirements.onnxruntime: "
-    )
+    text = f"extends: rpi4\nrequirements: {{onnxruntime: {{onnxruntime: '{pin}'}}}}\n"
+    assert refusal(tmp_path, text).startswith("mine.yaml: requirements.onnxruntime.onnxruntime: ")
 
 
 def test_a_python_version_without_quotes_is_explained(tmp_path):

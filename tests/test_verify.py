@@ -7,7 +7,7 @@ from networks import Encoder, TinyCnn, calibrated, calls_of, noise, task_of
 from onnx import numpy_helper
 
 from edgekit.errors import VerificationFailed
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import FLOAT_FLOOR_DB, check_export, check_graph, parity
 
 
@@ -39,7 +39,7 @@ def test_the_node_of_an_export_that_does_something_else_is_named(tiny_cnn, tiny_
 
 def test_the_node_of_a_rewrite_that_does_something_else_is_named():
     task = task_of(Encoder(), [np.arange(12)[None]])
-    graph = convert(task.model, task, opset=20, ir_version=10)[0]
+    graph = float_graph(task.model, task, opset=20, ir_version=10)[0]
     wrong, name = spoil(graph, "Gemm", 2)
     with pytest.raises(VerificationFailed, match=rf"float32 -> half: .*first node that diverges is `{name}`"):
         check_graph("float32 -> half", graph, wrong, calls_of(task), FLOAT_FLOOR_DB)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekit.artifact import Artifact
 from edgekit.bundle.manifest import Manifest, confine
 from edgekit.errors import BadInput, VerificationFailed
-from edgekit.graph.run import open_session, run
 from edgekit.ondevice.runner.check import signal_to_noise_db
 from edgekit.ondevice.runner.inputs import WrongInput, read_golden
 
@@ -48,22 +48,28 @@ class GoldenSamples:
     min_snr_db: float
 
 
-def answer(model: bytes, calls: Sequence[Arrays]) -> GoldenSamples:
+def answer(artifact: Artifact, calls: Sequence[Arrays], parity_db: float | None = None) -> GoldenSamples:
     """Run some of the calls, evenly spread, through the artifact as users run it.
 
+    Args:
+        artifact: run by its own runtime, on this machine.
+        calls: real inputs by name.
+        parity_db: how close it is to the float network; what the floor rests on where the runtime knows no
+            other way to run it.
+
     Raises:
-        BadInput: onnxruntime refuses the artifact or the calls.
+        BadInput: the runtime refuses the artifact or the calls.
         VerificationFailed: an output is not finite.
     """
     chosen = tuple(choose(calls))
-    session = open_session(model)
-    outputs = tuple(run(session, call) for call in chosen)
+    run = artifact.open()
+    outputs = tuple(run(call) for call in chosen)
     for number, arrays in enumerate(outputs):
-        for output, array in zip(session.get_outputs(), arrays, strict=True):
+        for name, array in zip(artifact.outputs, arrays, strict=True):
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                what = f"output `{output.name}` of golden sample {number} holds NaN or infinite values"
+                what = f"output `{name}` of golden sample {number} holds NaN or infinite values"
                 raise VerificationFailed(what, where="the artifact", todo="look at the input that gives it")
-    return GoldenSamples(chosen, outputs, _floor_db(model, chosen, outputs))
+    return GoldenSamples(chosen, outputs, _floor_db(artifact, chosen, outputs, parity_db))
 
 
 def choose(calls: Sequence[Arrays]) -> list[Arrays]:
@@ -80,15 +86,19 @@ def choose(calls: Sequence[Arrays]) -> list[Arrays]:
     return chosen
 
 
-def _floor_db(model: bytes, calls: Sequence[Arrays], outputs: Sequence[list[np.ndarray]]) -> float:
-    reference = open_session(model, optimise=False)
+def _floor_db(
+    artifact: Artifact, calls: Sequence[Arrays], outputs: Sequence[list[np.ndarray]], parity_db: float | None
+) -> float:
+    reference = artifact.open(reference=True)
     ratios = [
         signal_to_noise_db(expected, got)
         for call, optimised in zip(calls, outputs, strict=True)
-        for expected, got in zip(run(reference, call), optimised, strict=True)
+        for expected, got in zip(reference(call), optimised, strict=True)
         if expected.shape == got.shape
     ]
     lowest = min(ratios, default=math.inf)
+    if math.isinf(lowest) and parity_db is not None:
+        lowest = parity_db
     return float(min(CEILING_DB, max(LEAST_DB, lowest - MARGIN_DB)) // 1)
 
 

@@ -88,11 +88,16 @@ class Tensor(Record):
 
 
 class Runtime(Record):
-    """What executes the artifact."""
+    """What executes the artifact.
+
+    Attributes:
+        options: how its device half is asked to open the artifact.
+    """
 
     name: Word
     version: Word
     threads: Annotated[int, Field(ge=1, le=1024)]
+    options: Annotated[Json, Field(max_length=100)] = {}
 
 
 class DeviceIdentity(Record):
@@ -157,7 +162,7 @@ class Manifest(Record):
 
     Attributes:
         edgekit: the version that made it.
-        artifact: the model's file.
+        artifact: the model's main file; `beside`: its others.
         recipe: replayable by `--recipe`.
         cost: on the target; `here`: what was measured on the build machine; `budget`: the limits. All three
             as `edgekit.cost.Cost.as_dict` writes them.
@@ -173,6 +178,7 @@ class Manifest(Record):
     runtime: Runtime
     device: DeviceIdentity
     artifact: FileName
+    beside: Annotated[list[FileName], Field(max_length=100)] = []
     inputs: Annotated[list[Tensor], Field(min_length=1, max_length=1000)]
     outputs: Annotated[list[Tensor], Field(min_length=1, max_length=1000)]
     recipe: Json
@@ -187,7 +193,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Manifest:
-        for name in (self.artifact, self.golden.file):
+        for name in (self.artifact, *self.beside, self.golden.file):
             if name not in self.files:
                 raise ValueError(f"`{name}` is not among the files")
         if FILE in self.files:
@@ -196,6 +202,7 @@ class Manifest(Record):
             _check_cost(field, getattr(self, field))
         for field in ("recipe", "cost", "here", "budget", "quality"):
             _refuse_unprintable(field, getattr(self, field))
+        _refuse_unprintable("runtime.options", self.runtime.options)
         return self
 
 

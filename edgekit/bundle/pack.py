@@ -13,6 +13,7 @@ import onnx
 from pydantic import ValidationError
 
 from edgekit import __version__, ondevice
+from edgekit.artifact import Artifact, RuntimeName
 from edgekit.bundle.golden import GoldenSamples, answer, golden_npz
 from edgekit.bundle.manifest import (
     FILE,
@@ -34,13 +35,11 @@ from edgekit.result import Quality, as_json
 if TYPE_CHECKING:
     from edgekit.target import Target
 
-ARTIFACT, GOLDEN, README, REQUIREMENTS, RUN = (
-    "model.onnx",
-    "golden.npz",
-    "README.md",
-    "requirements.txt",
-    "run.py",
-)
+GOLDEN, README, REQUIREMENTS, RUN = "golden.npz", "README.md", "requirements.txt", "run.py"
+SESSION = "session_"
+# TensorRT makes its engine on the device, and where it cannot, onnxruntime runs the same file.
+SESSIONS = {"tensorrt": ("tensorrt", "onnxruntime")}
+PARTS_OF = {"engine": "tensorrt", "cudart": "tensorrt"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,9 @@ class Contents:
 
     Attributes:
         name: of the bundle, and of the folder in its archive.
-        model: the artifact.
+        artifact: what its runtime executes.
+        graph: the float ONNX graph: names, types and shapes of the inputs and outputs.
+        parity_db: how close the artifact is to that graph; None when nothing was compared.
         calls: real inputs by name, at least one call: their ranges go into the manifest, and a few of them
             become the golden samples.
         target: what it was built for; its budget and requirements go into the manifest.
@@ -61,7 +62,9 @@ class Contents:
     """
 
     name: str
-    model: onnx.ModelProto
+    artifact: Artifact
+    graph: onnx.ModelProto
+    parity_db: float | None = None
     calls: Sequence[Mapping[str, np.ndarray]]
     target: Target
     threads: int
@@ -96,11 +99,12 @@ def write_bundle(folder: Path, contents: Contents) -> Manifest:
 
 def _make(contents: Contents) -> tuple[dict[str, bytes], Manifest]:
     """Every file of the bundle, and its manifest."""
-    data, graph = contents.model.SerializeToString(deterministic=True), contents.model.graph
+    artifact, graph = contents.artifact, contents.graph.graph
     check_interface(graph, contents.calls)
-    golden = answer(data, [_ordered(graph, call) for call in contents.calls])
-    files = {ARTIFACT: data, GOLDEN: golden_npz(golden), **_device_files()}
-    files[REQUIREMENTS] = _requirements(contents.target).encode()
+    golden = answer(artifact, [_ordered(graph, call) for call in contents.calls], contents.parity_db)
+    files = {path.name: path.read_bytes() for path in artifact.files}
+    files |= {GOLDEN: golden_npz(golden), **_device_files(artifact.runtime)}
+    files[REQUIREMENTS] = _requirements(contents.target, artifact.runtime).encode()
     try:
         manifest = _manifest(contents, graph, golden, files)
     except ValidationError as error:
@@ -115,16 +119,23 @@ def _ordered(graph: onnx.GraphProto, call: Mapping[str, np.ndarray]) -> dict[str
     return {value.name: np.asarray(call[value.name]) for value in inputs_of(graph)}
 
 
-def _device_files() -> dict[str, bytes]:
-    """`run.py` and its parts, as this edgekit runs them itself."""
+def _device_files(runtime: str) -> dict[str, bytes]:
+    """`run.py` and its parts, as this edgekit runs them itself; of the runtimes' halves, this runtime's."""
     source = Path(ondevice.__path__[0])
-    parts = [path for path in sorted((source / "runner").glob("*.py")) if path.name != "__init__.py"]
+    own = SESSIONS.get(runtime, (runtime,))
+
+    def belongs(name: str) -> bool:
+        if name.startswith(SESSION):
+            return name.removeprefix(SESSION) in own
+        return name != "__init__" and PARTS_OF.get(name, runtime) == runtime
+
+    parts = [path for path in sorted((source / "runner").glob("*.py")) if belongs(path.stem)]
     return {path.relative_to(source).as_posix(): path.read_bytes() for path in (source / RUN, *parts)}
 
 
-def _requirements(target: Target) -> str:
+def _requirements(target: Target, runtime: RuntimeName) -> str:
     versions = " or ".join(target.python)
-    lines = [f"{name}=={version}" for name, version in sorted(target.requirements.items())]
+    lines = [f"{name}=={version}" for name, version in sorted(target.requirements_for(runtime).items())]
     return "\n".join([f"# for {target.profile.arch} and Python {versions}", *lines, ""])
 
 
@@ -133,12 +144,18 @@ def _manifest(
 ) -> Manifest:
     target, profile = contents.target, contents.target.profile
     outputs = {value.name: [arrays[i] for arrays in golden.outputs] for i, value in enumerate(graph.output)}
-    runtime = target.runtimes[0]
+    artifact = contents.artifact
+    runtime = Runtime(
+        name=artifact.runtime,
+        version=target.version_of(artifact.runtime),
+        threads=contents.threads,
+        options=as_json(dict(artifact.options)),
+    )
     return Manifest(
         schema="edgekit.bundle/1",
         name=contents.name,
         edgekit=__version__,
-        runtime=Runtime(name=runtime, version=target.requirements[runtime], threads=contents.threads),
+        runtime=runtime,
         device=DeviceIdentity(
             target=target.name,
             profile=profile.name,
@@ -150,7 +167,8 @@ def _manifest(
             python=list(target.python),
             local=target.local,
         ),
-        artifact=ARTIFACT,
+        artifact=artifact.path.name,
+        beside=list(artifact.beside),
         inputs=describe_inputs(graph, contents.calls),
         outputs=describe_outputs(graph, outputs),
         recipe=as_json(dict(contents.recipe)),
@@ -159,7 +177,7 @@ def _manifest(
         budget=_plain(target.budget),
         quality=None if contents.quality is None else as_json(contents.quality),
         versions=dict(contents.versions),
-        requirements=dict(target.requirements),
+        requirements=target.requirements_for(artifact.runtime),
         golden=Golden(file=GOLDEN, samples=len(golden.calls), min_snr_db=golden.min_snr_db),
         files=_digests(files),
     )

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from edgekit.artifact import RUNTIMES
+
 if TYPE_CHECKING:
     from edgekit.pipeline import Request
+    from edgekit.plan.recipe import Recipe
     from edgekit.progress import Progress
     from edgekit.task.load import Given
 
@@ -75,6 +78,19 @@ _LIMITS = [
     click.option("--size", metavar="SIZE", help="Limit of the artifact: 2MB."),
     click.option("--max-drop", metavar="DROP", help="Limit of the quality lost: 1%."),
 ]
+_HOW = [
+    click.option(
+        "--runtime",
+        type=click.Choice(RUNTIMES),
+        help="What shall execute it; left out: the fastest of the target's.",
+    ),
+    click.option(
+        "--quantize",
+        metavar="METHOD[,KEY=VALUE...]",
+        help="No search: quantize by this method (static, dynamic, weight-only, qat, auto), with "
+        "parameters as in a recipe: static,ranges=entropy,revert=true.",
+    ),
+]
 _OUTPUT = [
     click.option("--no-cache", is_flag=True, help="Do every stage again, and keep none."),
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else."),
@@ -89,7 +105,7 @@ def data_options(command: Command) -> Command:
 
 def build_options(command: Command) -> Command:
     """The options of a command that looks for a recipe."""
-    return _with(command, [*_LIMITS, *_DATA, *_OUTPUT])
+    return _with(command, [*_LIMITS, *_HOW, *_DATA, *_OUTPUT])
 
 
 def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
@@ -115,17 +131,43 @@ def request_from(source: str, options: dict[str, Any]) -> Request:
     if options["max_drop"] is not None:
         limits["drop"] = parse_drop(options["max_drop"], option="--max-drop")
     output = options.get("output")
-    recipe = options.get("recipe")
     return Request(
         source=source,
         given=given_from(options),
         target=options["target"],
         limits=limits,
-        recipe=Path(recipe) if recipe else None,
+        recipe=_recipe_from(options),
+        runtime=options["runtime"],
         output=named_folder(Path(output)) if output else None,
         archive=bool(options.get("archive")),
         use_cache=not options["no_cache"],
     )
+
+
+def _recipe_from(options: dict[str, Any]) -> Recipe | Path | None:
+    """The recipe that `--recipe` or `--quantize` gives.
+
+    Raises:
+        BadInput: both are given, or the latter is not a method with parameters.
+    """
+    named, quantize = options.get("recipe"), options["quantize"]
+    if quantize is None:
+        return Path(named) if named else None
+    from edgekit.errors import BadInput
+    from edgekit.plan.recipe import recipe_from_data
+    from edgekit.yaml_file import read_scalar
+
+    if named:
+        raise BadInput("`--recipe` and `--quantize` exclude one another", where="the command line")
+    method, *pairs = quantize.split(",")
+    step: dict[str, Any] = {"step": "quantize", "method": method.strip()}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            what, todo = f"`{pair}` is no KEY=VALUE", "for example --quantize static,ranges=entropy"
+            raise BadInput(what, where="--quantize", todo=todo)
+        step[key.strip()] = read_scalar(value.strip())
+    return recipe_from_data({"steps": [step]}, "--quantize")
 
 
 def named_folder(path: Path) -> Path:

@@ -54,7 +54,7 @@ def targets(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_summary(name, item) for name, item in found.items()], indent=2))
         return
-    head = ("TARGET", "BOARD", "ARCH", "CORES", "MEMORY", "BUDGET")
+    head = ("TARGET", "BOARD", "ARCH", "CORES", "MEMORY", "RUNTIMES", "BUDGET")
     rows = [_row(name, item) for name, item in found.items() if not isinstance(item, str)]
     click.echo("\n".join(_aligned([head, *rows])))
     for problem in (item for item in found.values() if isinstance(item, str)):
@@ -143,7 +143,8 @@ def _row(name: str, target: Target) -> tuple[str, ...]:
     profile = target.profile
     budget = [f"{_SHORT[key]} {show_value(key, figure.value)}" for key, figure in target.budget.known()]
     memory = show_value("peak_memory_mb", profile.memory_mb)
-    return name, profile.title, profile.arch, str(profile.cores), memory, ", ".join(budget)
+    runtimes = ", ".join(target.runtimes)
+    return name, profile.title, profile.arch, str(profile.cores), memory, runtimes, ", ".join(budget)
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -166,11 +167,23 @@ def _described(target: Target) -> Iterator[str]:
         "",
         _leaves(profile, ("name", "title", "cost_model")),
     )
-    yield from _part("cost model", profile, "", [("cost_model", _plain(profile)["cost_model"])])
+    yield from _part(
+        "cost model of each runtime", profile, "cost_model.", _plain(profile)["cost_model"].items()
+    )
 
 
-def _leaves(record: Record, without: Iterable[str]) -> list[tuple[str, Any]]:
-    return [(key, value) for key, value in _plain(record).items() if key not in without]
+def _leaves(record: Record, without: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """The keys of the file, by their paths: a mapping of figures is one line for each."""
+    from edgekit.target_record import FIGURES, keys
+
+    several = {key for key, info in keys(type(record)).items() if info.json_schema_extra == FIGURES}
+    for key, value in _plain(record).items():
+        if key in without:
+            continue
+        if key in several:
+            yield from ((f"{key}.{name}", each) for name, each in value.items())
+        else:
+            yield key, value
 
 
 def _part(head: str, record: Record, prefix: str, items: Iterable[tuple[str, Any]]) -> Iterator[str]:

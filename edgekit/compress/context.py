@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-import onnx
 
+from edgekit.artifact import Run
 from edgekit.progress import Detail
 from edgekit.result import Quality, Route
 
@@ -19,23 +20,25 @@ class Context:
     Attributes:
         example: the deployed call by input name.
         calls: calibration calls by input name; empty when there is no calibration data.
-        measure: the quality of an ONNX graph on the task.
+        measure: the quality on the task of what this function computes.
         max_drop: the quality that may be lost; None when no limit is named.
         max_class_drop: the same for the class that loses most.
         most_bytes: the size that the artifact may have; None when no limit is named.
         round_to: kept channels are rounded to a multiple of this, the profile's SIMD width.
         reduce_range: 7-bit weights, for x86 CPUs whose int8 kernels saturate (no VNNI).
+        folder: where graph steps write what they make; it outlives them.
         detail: shows how far a step is.
         routes: filled by steps that tried several ways.
     """
 
     example: Mapping[str, np.ndarray]
     calls: Sequence[Mapping[str, np.ndarray]]
-    measure: Callable[[onnx.ModelProto], Quality]
+    measure: Callable[[Run], Quality]
     max_drop: float | None
     max_class_drop: float | None = None
     most_bytes: float | None = None
     round_to: int
     reduce_range: bool
+    folder: Path
     detail: Detail = lambda _text: None
     routes: list[Route] = field(default_factory=list)

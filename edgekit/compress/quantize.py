@@ -1,27 +1,23 @@
-"""The step `quantize`: int8, by whichever route turns out best on this very network."""
+"""The step `quantize`: integers, by whichever way of the runtime turns out best on this very network."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import onnx
-from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.alternate import compare_artifacts
+from edgekit.artifact import Artifact, Converted
 from edgekit.compress.context import Context
-from edgekit.compress.int8_routes import ROUTES, routes_for
+from edgekit.compress.settings import Settings
+from edgekit.compress.way import Way
+from edgekit.compress.ways import possible_ways
 from edgekit.errors import BadInput, EdgekitError, first_line
-from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised
 from edgekit.graph.prepare import is_quantized
-from edgekit.graph.run import refuse_crash
 from edgekit.result import Route
 from edgekit.task.record import Task
-from edgekit.verify import OPTIMISER_FLOOR_DB, check_graph
 
 SAME_SPEED = 0.95  # routes within this of the fastest count as equally fast: the more accurate one is kept
 
@@ -30,53 +26,40 @@ LEAST_GAIN = 1.03  # below this an alternating run cannot tell faster from equal
 
 @dataclass(frozen=True)
 class Attempt:
-    """A route that gave a working graph, with its figures."""
+    """A way that gave a working artifact, with its figures."""
 
-    model: onnx.ModelProto
+    artifact: Artifact
     route: Route
 
 
-class Quantize(BaseModel):
-    """Post-training quantization of weights and activations to 8-bit integers."""
+class Quantize(Settings):
+    """Quantization of weights, and of activations where the method says so, to integers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     level: ClassVar[Literal["network", "graph"]] = "graph"
 
     step: Literal["quantize"] = "quantize"
-    route: Literal["auto", "nncf", "ort-static", "ort-dynamic"] = Field(
-        "auto", description="`auto` tries every route that fits the network and keeps the best by its figures"
-    )
-    samples: int = Field(128, ge=1, le=512, description="calibration calls used, at most")
 
-    def apply(self, model: onnx.ModelProto, task: Task, context: Context) -> onnx.ModelProto:
-        """The int8 graph of the best route.
+    def apply(self, converted: Converted, task: Task, context: Context) -> Artifact:
+        """The quantized artifact of the best way.
 
-        The best route is the fastest whose quality loss is inside the limits of `context`, over all
-        classes and for the worst one; among equally fast ones the most accurate. Every route is appended
-        to `context.routes`.
+        The best is the fastest whose quality loss is inside the limits of `context`, over all classes and for
+        the worst one; among equally fast ones the most accurate. Every way is appended to `context.routes`.
 
         Raises:
-            BadInput: the graph is quantized already, or no route works; says why.
+            BadInput: the network is quantized already, or no way works; says why.
         """
-        if is_quantized(model):
+        if is_quantized(onnx.load(converted.graph)):
             raise BadInput("it is quantized already and is left alone", where=f"the model of {task.name}")
-        possible, why = routes_for(model, calibrated=bool(context.calls))
-        names = possible if self.route == "auto" else [self.route]
-        if not names:
-            raise BadInput(why, where=f"quantize {task.name}")
-        if self.route in ("nncf", "ort-static") and not context.calls:
-            raise BadInput(
-                f"route {self.route} needs calibration data",
-                where=f"quantize {task.name}",
-                todo="give --calibration, or use route ort-dynamic",
-            )
-        attempts, failed = self._attempt(names, model, context)
+        ways, reasons = possible_ways(converted, self, context)
+        if not ways:
+            raise BadInput("; ".join(reasons), where=f"quantize {task.name}")
+        attempts, failed = self._attempt(ways, converted, task, context)
         if not attempts:
             context.routes.extend(failed)
-            reasons = "; ".join(f"{route.name}: {route.reason}" for route in failed)
-            raise BadInput(f"no int8 route works: {reasons}", where=f"quantize {task.name}")
+            said = "; ".join(f"{route.name}: {route.reason}" for route in failed)
+            raise BadInput(f"no way to quantize works: {said}", where=f"quantize {task.name}")
         best, routes = choose(
-            _timed(model, attempts, context),
+            _timed(converted.artifact, attempts, context),
             context.max_drop,
             context.most_bytes,
             max_class_drop=context.max_class_drop,
@@ -85,65 +68,41 @@ class Quantize(BaseModel):
         return best
 
     def _attempt(
-        self, names: Sequence[str], model: onnx.ModelProto, context: Context
+        self, ways: Sequence[Way], converted: Converted, task: Task, context: Context
     ) -> tuple[list[Attempt], list[Route]]:
         attempts, failed = [], []
-        for name in names:
-            context.detail(f"route {name}")
+        for way in ways:
+            context.detail(f"route {way.name}")
             try:
-                attempts.append(_try_route(name, model, context, self.samples))
+                attempts.append(self._try(way, converted, task, context))
             except EdgekitError as error:
-                failed.append(Route(name=name, chosen=False, reason=error.what))
-            except Exception as error:  # noqa: BLE001 - a route that fails is reported, the others go on
-                failed.append(Route(name=name, chosen=False, reason=f"fails: {first_line(error)}"))
+                failed.append(Route(name=way.name, chosen=False, reason=error.what))
+            except Exception as error:  # noqa: BLE001 - a way that fails is reported, the others go on
+                failed.append(Route(name=way.name, chosen=False, reason=f"fails: {first_line(error)}"))
         return attempts, failed
 
-
-def _try_route(name: str, model: onnx.ModelProto, context: Context, samples: int) -> Attempt:
-    quantized = ROUTES[name](model, spread(context.calls, samples), reduce_range=context.reduce_range)
-    quantized.ir_version = min(quantized.ir_version, model.ir_version)
-    del quantized.graph.value_info[:]
-    refuse_crash(quantized)
-    runs = optimised(quantized)
-    if not count_integer_nodes(runs):
-        raise BadInput("nothing was quantized: no node computes on integers")
-    calls = context.calls[:4]
-    if calls:
-        check_graph("optimiser off -> on", quantized, quantized, calls, OPTIMISER_FLOOR_DB)
-    quality = context.measure(quantized)
-    sizes = [graph.ByteSize() for graph in (model, quantized)]
-    return Attempt(
-        quantized,
-        Route(
-            name=name,
+    def _try(self, way: Way, converted: Converted, task: Task, context: Context) -> Attempt:
+        folder = context.folder / way.name
+        folder.mkdir()
+        artifact = way.make(converted, self, task, context, folder)
+        quality = context.measure(artifact.open())
+        route = Route(
+            name=way.name,
             chosen=False,
             reason="",
-            size_ratio=sizes[0] / sizes[1],
+            size_ratio=converted.artifact.size_bytes / artifact.size_bytes,
             drop=quality.drop,
             class_drop=quality.class_drop,
-            left_in_float=count_float_nodes(runs),
-        ),
-    )
+            left_in_float=way.left_in_float(artifact) if way.left_in_float else None,
+        )
+        return Attempt(artifact, route)
 
 
-def spread(calls: Sequence[Mapping[str, np.ndarray]], most: int) -> list[Mapping[str, np.ndarray]]:
-    """At most `most` calls, evenly spread over all of them."""
-    if len(calls) <= most:
-        return list(calls)
-    return [calls[index] for index in np.linspace(0, len(calls) - 1, most).astype(int)]
-
-
-def _timed(model: onnx.ModelProto, attempts: Sequence[Attempt], context: Context) -> list[Attempt]:
-    """The attempts with their speed against the float graph: one alternating run, one thread."""
+def _timed(floats: Artifact, attempts: Sequence[Attempt], context: Context) -> list[Attempt]:
+    """The attempts with their speed against the float artifact: one alternating run, one thread."""
     context.detail("timing the routes against float")
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        paths = {"float32": Path(folder) / "float32.onnx"}
-        onnx.save(model, paths["float32"])
-        for attempt in attempts:
-            paths[attempt.route.name] = Path(folder) / f"{attempt.route.name}.onnx"
-            onnx.save(attempt.model, paths[attempt.route.name])
-        calls = context.calls[:8] or [context.example]
-        figures = compare_artifacts(paths, [dict(call) for call in calls], threads=1)
+    artifacts = {"float32": floats, **{attempt.route.name: attempt.artifact for attempt in attempts}}
+    figures = compare_artifacts(artifacts, context.calls[:8] or [context.example], threads=1)
     return [
         replace(a, route=replace(a.route, latency_ratio=1 / figures[a.route.name].ratio_to_first))
         for a in attempts
@@ -156,18 +115,18 @@ def choose(
     most_bytes: float | None = None,
     *,
     max_class_drop: float | None = None,
-) -> tuple[onnx.ModelProto, list[Route]]:
-    """The graph to keep, and all routes with the reason why each was kept or not.
+) -> tuple[Artifact, list[Route]]:
+    """The artifact to keep, and all routes with the reason why each was kept or not.
 
     Inside the limits of quality and size the fastest wins; within SAME_SPEED of it the one that loses least
-    quality. When none there is faster than float, all that int8 can give is size, and the smallest wins. When
-    no route is small enough, the size is left out of account; when none loses little enough, the one that
-    loses least is kept.
+    quality. When none there is faster than float, all that integers can give is size, and the smallest wins.
+    When no route is small enough, the size is left out of account; when none loses little enough, the one
+    that loses least is kept.
     """
     good = [
         a for a in attempts if _inside(a.route.drop, max_drop) and _inside(a.route.class_drop, max_class_drop)
     ]
-    small = [a for a in good if most_bytes is None or a.model.ByteSize() <= most_bytes]
+    small = [a for a in good if most_bytes is None or a.artifact.size_bytes <= most_bytes]
     inside = small or good
     fastest = max((_speed(a) for a in inside), default=0.0)
     if fastest >= LEAST_GAIN:
@@ -189,7 +148,7 @@ def choose(
         )
         for a in attempts
     ]
-    return best.model, routes
+    return best.artifact, routes
 
 
 def _inside(loss: float | None, most: float | None) -> bool:

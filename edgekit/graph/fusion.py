@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,35 @@ def count_integer_nodes(graph: onnx.GraphProto) -> int:
         )
         for node in graph.node
         if node.op_type != "DynamicQuantizeLinear"
+    )
+
+
+def unfused_nodes(graph: onnx.GraphProto) -> list[str]:
+    """Convolutions and matrix products of an optimised graph that stand in float between Q/DQ pairs.
+
+    Each dequantizes its input, computes in float and quantizes again, although its neighbours on both sides
+    compute on integers: onnxruntime should have fused it and has not. A layer that was put back to float
+    reads what was never rounded, or gives it, and is none of these.
+    """
+    dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {value.name: [] for value in graph.output}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return [
+        node.name or node.output[0]
+        for node in graph.node
+        if node.op_type in _FLOAT_OPS and node.input[0] in dequantized and _is_rounded(node, readers)
+    ]
+
+
+def _is_rounded(node: onnx.NodeProto, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> bool:
+    """Whether all that reads the node's output, past activations, quantizes it."""
+    following = readers.get(node.output[0], ())
+    return bool(following) and all(
+        reader.op_type == "QuantizeLinear"
+        or (reader.op_type in ("Relu", "Clip") and _is_rounded(reader, readers))
+        for reader in following
     )
 
 

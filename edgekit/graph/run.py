@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from edgekit.artifact import Arrays, Run
 from edgekit.errors import BadInput, first_line
 
-Arrays = Mapping[str, np.ndarray]
 AT_INPUTS = "the model, at these inputs"  # where a call fails of a graph that was opened
 
 
@@ -83,6 +83,12 @@ def run(session: ort.InferenceSession, inputs: Arrays) -> list[np.ndarray]:
     """
     with refused(AT_INPUTS):
         return [np.asarray(output) for output in session.run(None, dict(inputs))]
+
+
+def opened(model: onnx.ModelProto, *, optimise: bool = True) -> Run:
+    """A function that runs the graph on the CPU; see `open_session`."""
+    session = open_session(model, optimise=optimise)
+    return lambda inputs: run(session, inputs)
 
 
 def node_outputs(graph: onnx.GraphProto) -> list[str]:

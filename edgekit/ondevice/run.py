@@ -55,8 +55,13 @@ class Model:
         if not os.path.isfile(path):
             raise Refused(f"{path} is missing; copy the bundle again", CHECK_FAILED)
         names = [spec["name"] for spec in self.outputs]
-        open_session = part("session").open_session
-        self.run = with_runtime(bundle, lambda: open_session(path, threads=self.threads, outputs=names))
+        given = [spec["name"] for spec in self.inputs]
+        open_session = session(self.manifest).open_session
+        options = self.manifest["runtime"].get("options", {})
+        self.run = with_runtime(
+            bundle,
+            lambda: open_session(path, threads=self.threads, inputs=given, outputs=names, options=options),
+        )
 
     def predict(self, *arrays: Any) -> Any:
         """The output for one call: an array, or a tuple of arrays if the model has several outputs.
@@ -128,6 +133,14 @@ def part(name: str) -> types.ModuleType:
     exec(code, module.__dict__)  # noqa: S102 - this bundle's own file
     sys.modules[unique] = module
     return module
+
+
+def session(manifest: dict[str, Any]) -> types.ModuleType:
+    """The part that opens a model with the bundle's runtime."""
+    name = manifest["runtime"]["name"]
+    if not (isinstance(name, str) and name.isalpha() and name.isascii()):
+        raise Refused("the manifest names no runtime; copy the bundle again", CHECK_FAILED)
+    return part("session_" + name)
 
 
 def read_manifest(bundle: str) -> dict[str, Any]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import onnx
 
+from edgekit.artifact import RuntimeName
 from edgekit.compress.distill import Distill
 from edgekit.compress.half import Half
-from edgekit.compress.int8_routes import routes_for
 from edgekit.compress.prune import Prune
 from edgekit.compress.quantize import Quantize
+from edgekit.compress.way import Way
+from edgekit.compress.ways import ways_of
 from edgekit.cost import Cost
 from edgekit.graph.layers import Layer
 from edgekit.graph.prepare import graphs, is_quantized
 from edgekit.plan.cost_model import predict
 from edgekit.plan.recipe import Recipe, Step
-from edgekit.target import Target
+from edgekit.target import Profile, Target
 from edgekit.task.record import Task
 
 KEPT_MACS = (0.7, 0.5, 0.35)
@@ -32,12 +35,14 @@ class Candidate:
     Attributes:
         macs: the share of multiply-accumulates that it keeps.
         precision: what the heavy layers compute in; None where the network's own precision stays.
+        mends: the limit that it is for: worth trying only when a milder candidate misses that one.
     """
 
     name: str
     recipe: Recipe
     macs: float = 1.0
     precision: str | None = None
+    mends: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,45 +50,67 @@ class Offer:
     """What task and network allow.
 
     Attributes:
+        unchanged: the network as it is.
         quantized: the network computes on integers already and is left alone.
-        quantizable: at least one int8 route fits the graph.
+        methods: of quantization that fit the network, the runtime and the data.
         prunable: there is training data, and a torch module whose channels can be removed.
         why_not: one line for each kind of step that is not offered.
         precision: the type of most of the network's weights.
     """
 
+    unchanged: Candidate
     quantized: bool
-    quantizable: bool
+    methods: frozenset[str]
     prunable: bool
     why_not: tuple[str, ...] = ()
     precision: str = "float32"
 
 
-def offer_for(task: Task, graph: onnx.ModelProto) -> Offer:
+def offer_for(task: Task, graph: onnx.ModelProto, ways: Sequence[Way], reasons: Sequence[str]) -> Offer:
     """What can be done to this network with the data that there is.
 
     Args:
         task: its data and its network.
         graph: the float graph of the network.
+        ways: of quantizing that fit.
+        reasons: why others do not.
     """
     if is_quantized(graph):
         why = "the network is quantized already and is left alone: only its conversion is tried"
-        return Offer(quantized=True, quantizable=False, prunable=False, why_not=(why,))
+        return Offer(
+            unchanged=unchanged(graph),
+            quantized=True,
+            methods=frozenset(),
+            prunable=False,
+            why_not=(why,),
+        )
     precision = _weight_type(graph)
-    routes, reason = routes_for(graph, calibrated=task.calibration is not None)
+    methods = frozenset(way.method for way in ways)
+    why_not = []
     if precision != "float32":
-        routes, reason = [], f"it starts from float32 weights, and these are {precision}"
-    why_not = [f"int8 is {'limited' if routes else 'not offered'}: {reason}"] if reason else []
+        methods = frozenset()
+        why_not.append(f"int8 is not offered: it starts from float32 weights, and these are {precision}")
+    elif not methods:
+        why_not.append(f"int8 is not offered: {'; '.join(reasons)}")
+    elif not task.calibration:
+        why_not.append("int8 is limited: static quantization needs calibration data")
     cannot_prune = _why_not_prune(task)
     if cannot_prune:
         why_not.append(f"pruning is not offered: {cannot_prune}")
     return Offer(
+        unchanged=unchanged(graph),
         quantized=False,
-        quantizable=bool(routes),
+        methods=methods,
         prunable=not cannot_prune,
         why_not=tuple(why_not),
         precision=precision,
     )
+
+
+def unchanged(graph: onnx.ModelProto) -> Candidate:
+    """The candidate of the network as it is, named for the precision it has."""
+    name = "as given" if is_quantized(graph) else _weight_type(graph)
+    return Candidate(name=name, recipe=Recipe())
 
 
 def _weight_type(model: onnx.ModelProto) -> str:
@@ -107,22 +134,29 @@ def _why_not_prune(task: Task) -> str:
     return "" if task.training else "there is no training data to recover with"
 
 
-def candidates(target: Target, offer: Offer) -> list[Candidate]:
+def candidates(target: Target, runtime: RuntimeName, offer: Offer) -> list[Candidate]:
     """The network as it is, float16 where the profile gains, int8, and ever narrower ones in both.
 
-    A narrow network may be slower in int8 than in float: small layers do not pay for the conversions.
+    A narrow network may be slower in int8 than in float: small layers do not pay for the conversions. Where
+    int8 alone loses too much, the layers that hurt go back to float, and then it is fine-tuned.
     """
     if offer.quantized or offer.precision != "float32":
-        return [Candidate(name="as given" if offer.quantized else offer.precision, recipe=Recipe())]
+        return [offer.unchanged]
     found = [_candidate((), "float32")]
-    if target.profile.fp16_gain > 1:
+    if (target.profile.gain(runtime, "float16") or 1) > 1:
         found.append(_candidate((Half(),), "float16"))
-    if offer.quantizable:
+    by_itself = offer.methods - {"qat"}
+    if by_itself:
         found.append(_candidate((Quantize(),), "int8"))
+    if "static" in offer.methods:
+        reverted = _candidate((Quantize(method="static", revert=True),), "int8")
+        found.append(replace(reverted, mends="drop"))
+    if "qat" in offer.methods:
+        found.append(replace(_candidate((Quantize(method="qat"),), "int8"), mends="drop"))
     for share in KEPT_MACS if offer.prunable else ():
         narrow = (Prune(macs=share), Distill())
         found.append(_candidate(narrow, "float32", share))
-        if offer.quantizable:
+        if by_itself:
             found.append(_candidate((*narrow, Quantize()), "int8", share))
     return found
 
@@ -144,12 +178,46 @@ def given_recipe(recipe: Recipe, unchanged: Candidate) -> Candidate:
 
 def recipe_name(recipe: Recipe) -> str:
     """What people call a recipe: `pruned to 50% + int8`; distillation goes without saying."""
-    words = {"half": "float16", "quantize": "int8"}
-    named = [f"pruned to {s.macs:.0%}" if s.step == "prune" else words.get(s.step, "") for s in recipe.steps]
-    return " + ".join(filter(None, named)) or ("distilled" if recipe.steps else "float32")
+    return " + ".join(filter(None, map(_step_name, recipe.steps))) or (
+        "distilled" if recipe.steps else "float32"
+    )
 
 
-def foresee(candidate: Candidate, layers: Sequence[Layer], target: Target) -> Cost:
+def _step_name(step: Step) -> str:
+    if isinstance(step, Prune):
+        return f"pruned to {step.macs:.0%}"
+    if isinstance(step, Half):
+        return step.precision
+    if not isinstance(step, Quantize):
+        return ""
+    if step.method == "weight-only":
+        return f"{step.weights} weights"
+    words = [step.weights if step.activations == "int8" else f"{step.weights} x {step.activations}"]
+    words += [step.method] if step.method in ("dynamic", "qat") else []
+    words += ["accuracy-controlled"] if step.revert else []
+    return ", ".join(words)
+
+
+def precision_of(recipe: Mapping[str, Any], runtime: RuntimeName) -> str:
+    """What the heavy layers of an artifact compute in.
+
+    Args:
+        recipe: as plain data, its route chosen.
+        runtime: that the artifact is for.
+    """
+    for step in recipe.get("steps", ()):
+        if step["step"] == "half":
+            return str(step.get("precision", "float16"))
+        if step["step"] == "quantize":
+            methods = {way.name: way.method for way in ways_of(runtime)}
+            method = methods.get(step.get("route", ""), step.get("method", "static"))
+            return "float32" if method == "weight-only" else "int8"
+    return "float32"
+
+
+def foresee(
+    candidate: Candidate, layers: Sequence[Layer], profile: Profile, *, runtime: RuntimeName, threads: int
+) -> Cost:
     """Latency and size of a candidate before anything is built, from the float network's layers.
 
     Pruning to a share s of the work is taken as the factor s on work and weights and sqrt(s) on activations.
@@ -166,5 +234,4 @@ def foresee(candidate: Candidate, layers: Sequence[Layer], target: Target) -> Co
         )
         for layer in layers
     ]
-    threads = candidate.recipe.threads or target.threads
-    return predict(scaled, target.profile, runtime=candidate.recipe.runtime, threads=threads)
+    return predict(scaled, profile, runtime=runtime, threads=candidate.recipe.threads or threads)

@@ -3,18 +3,24 @@
     time = max(work / rate, bytes / memory_gbs) + overhead_us
     rate = clock_mhz * macs_per_cycle * share (kernel family) * gain (precision) * speed-up (threads)
 
-Every number is the profile's; `benchmarks/fit_profiles.py` fits the coefficients to published latencies and
-says how far off they are. A prediction orders candidates and rules out hopeless ones: its interval is wide.
+Every number is the profile's, one set for each runtime; `benchmarks/fit_profiles.py` fits the coefficients to
+published latencies and says how far off they are. Of a runtime that has none, or a precision whose gain is
+unknown, no latency is predicted: the figures of one runtime say nothing of another's. A prediction orders
+candidates and rules out hopeless ones: its interval is wide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgekit.cost import Cost, Figure
 from edgekit.errors import count
 from edgekit.graph.layers import LOOP_OPS, Layer
-from edgekit.target import Profile
+from edgekit.target_profile import CostModel, Profile
+
+if TYPE_CHECKING:
+    from edgekit.artifact import RuntimeName
 
 _BYTES = {"float32": 4, "float16": 2, "int8": 1}
 # What an ONNX file holds beside weights: a node with its names and attributes; in int8 three pairs of
@@ -24,8 +30,11 @@ _INT8_NODE_BYTES = 2500
 _INT8_CHANNEL_BYTES = 17
 
 
-def predict(layers: Sequence[Layer], profile: Profile, *, runtime: str, threads: int) -> Cost:
-    """Latency and size of these layers on that board; no latency where a loop hides what is computed.
+def predict(layers: Sequence[Layer], profile: Profile, *, runtime: RuntimeName, threads: int) -> Cost:
+    """Latency and size of these layers on that board.
+
+    There is no latency where the profile knows too little of the runtime, and where a loop hides what is
+    computed.
 
     Args:
         layers: of one call, each with the precision that its kernel will compute in.
@@ -33,10 +42,10 @@ def predict(layers: Sequence[Layer], profile: Profile, *, runtime: str, threads:
         runtime: what executes them there.
         threads: of the runtime.
     """
-    if any(layer.op in LOOP_OPS for layer in layers):
+    times = layer_times_ms(layers, profile, runtime=runtime, threads=threads)
+    if times is None or any(layer.op in LOOP_OPS for layer in layers):
         return Cost(size_mb=_size(layers))
-    model = profile.cost_model
-    p50 = sum(layer_times_ms(layers, profile, runtime=runtime, threads=threads))
+    model, p50 = profile.cost_model[runtime], sum(times)
     source = f"cost model of {profile.name}, {runtime}, {count(threads, 'thread')}"
 
     def latency(factor: float) -> Figure:
@@ -53,52 +62,57 @@ def predict(layers: Sequence[Layer], profile: Profile, *, runtime: str, threads:
     )
 
 
-def layer_times_ms(layers: Sequence[Layer], profile: Profile, *, runtime: str, threads: int) -> list[float]:
+def layer_times_ms(
+    layers: Sequence[Layer], profile: Profile, *, runtime: RuntimeName, threads: int
+) -> list[float] | None:
     """The predicted median milliseconds of each layer, in order.
+
+    None where the profile knows nothing of the runtime, or of the gain of a precision that is computed in.
 
     Args:
         layers: of one call.
         profile: the board.
-        runtime: its coefficients are those of onnxruntime, the only one there is so far.
+        runtime: what executes them there.
         threads: more than the board has cores count as its cores.
     """
-    del runtime
-    gain = speed_up(profile, threads)
-    return [_layer_ms(layer, profile, gain) for layer in layers]
+    model = profile.cost_model.get(runtime)
+    if model is None:
+        return None
+    gains = {precision: model.gain(precision) for precision in {layer.precision for layer in layers}}
+    known = {precision: gain for precision, gain in gains.items() if gain is not None}
+    if len(known) < len(gains):
+        return None
+    peak = profile.clock_mhz * 1e3 * profile.macs_per_cycle * speed_up(model, min(threads, profile.cores))
+    return [_layer_ms(layer, model, peak, known[layer.precision]) for layer in layers]
 
 
-def speed_up(profile: Profile, threads: int) -> float:
+def speed_up(model: CostModel, threads: int) -> float:
     """How many times faster the arithmetic is on `threads` threads than on one (Amdahl)."""
-    used = max(1, min(threads, profile.cores))
-    return used / (1 + profile.cost_model.serial_share * (used - 1))
+    used = max(1, threads)
+    return used / (1 + model.serial_share * (used - 1))
 
 
-def _layer_ms(layer: Layer, profile: Profile, thread_gain: float) -> float:
-    model = profile.cost_model
+def _layer_ms(layer: Layer, model: CostModel, peak: float, gain: float) -> float:
+    """Milliseconds of one layer.
+
+    Args:
+        layer: what is computed.
+        model: the coefficients.
+        peak: float32 multiply-accumulates in a millisecond, of all threads.
+        gain: rate of this layer's precision over float32.
+    """
+    # Where float16 brings no kernel of its own, the runtime widens the values before it computes.
+    widened = layer.precision == "float16" and gain <= 1
     elements = layer.params + layer.input_elements + layer.output_elements
-    moving_ms = elements * _element_bytes(layer, profile) / (model.memory_gbs * 1e6)
-    macs_per_ms = profile.clock_mhz * 1e3 * profile.macs_per_cycle * _share(layer, profile)
-    working_ms = layer.macs / (macs_per_ms * _precision_gain(layer, profile) * thread_gain)
-    return max(working_ms, moving_ms) + model.overhead_us / 1e3
+    moving_ms = elements * _BYTES["float32" if widened else layer.precision] / (model.memory_gbs * 1e6)
+    return max(layer.macs / (peak * _share(layer, model) * gain), moving_ms) + model.overhead_us / 1e3
 
 
-def _share(layer: Layer, profile: Profile) -> float:
+def _share(layer: Layer, model: CostModel) -> float:
     """The share of the peak rate that this layer's kernel family reaches."""
-    model = profile.cost_model
     if layer.kind == "dense":
         return model.dense
     return model.depthwise if layer.kind in {"depthwise", "grouped"} else model.pointwise
-
-
-def _precision_gain(layer: Layer, profile: Profile) -> float:
-    return {"int8": profile.int8_gain, "float16": profile.fp16_gain}.get(layer.precision, 1.0)
-
-
-def _element_bytes(layer: Layer, profile: Profile) -> int:
-    """Where float16 brings no kernel of its own, the runtime widens the values before it computes."""
-    if layer.precision == "float16" and profile.fp16_gain <= 1:
-        return _BYTES["float32"]
-    return _BYTES[layer.precision]
 
 
 def _size(layers: Sequence[Layer]) -> Figure:

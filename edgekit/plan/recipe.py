@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from edgekit.artifact import RuntimeName
 from edgekit.compress.distill import Distill
 from edgekit.compress.half import Half
 from edgekit.compress.prune import Prune
@@ -30,9 +31,11 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: tuple[Step, ...] = Field((), description="compression steps, in the order they are applied")
-    runtime: Literal["onnxruntime"] = Field("onnxruntime", description="what executes the artifact")
+    runtime: RuntimeName | None = Field(
+        None, description="what executes the artifact; left out: the fastest of the target's"
+    )
     threads: int | None = Field(
-        None, ge=1, le=256, description="intra-op threads; the target's when left out"
+        None, ge=1, le=256, description="intra-op threads; left out: chosen with the runtime"
     )
 
     @model_validator(mode="after")
@@ -46,12 +49,14 @@ class Recipe(BaseModel):
             raise ValueError("`half` and `quantize` exclude one another, and each comes once")
         return self
 
-    def pinned(self, *, route: str | None, round_to: int) -> Recipe:
+    def pinned(self, *, route: str | None, round_to: int, runtime: RuntimeName, threads: int) -> Recipe:
         """The same recipe with what the target and the search chose written into it.
 
         Args:
             route: of the quantize step that was kept, None where none was looked for.
             round_to: the multiple that kept channels were rounded to.
+            runtime: that the bake-off chose.
+            threads: the same.
         """
         changes: dict[str, dict[str, Any]] = {
             "prune": {"round_to": round_to},
@@ -61,7 +66,7 @@ class Recipe(BaseModel):
             step.model_copy(update={**changes.get(step.step, {}), **step.model_dump(exclude_defaults=True)})
             for step in self.steps
         )
-        return self.model_copy(update={"steps": steps})
+        return self.model_copy(update={"steps": steps, "runtime": runtime, "threads": threads})
 
     def data(self) -> dict[str, Any]:
         """The recipe as plain data, defaults left out; `recipe_from_data` reads it back."""

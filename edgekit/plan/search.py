@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edgekit.cost import Cost, Status, Verdict, judge, outcome, show_value
+from edgekit.cost import LABELS, Cost, Status, Verdict, judge, outcome, show_value
 from edgekit.errors import BadInput, VerificationFailed
 from edgekit.plan.candidates import Candidate
 from edgekit.result import Tried
@@ -59,6 +59,9 @@ def search(
         foreseen = foresee(candidate)
         if any(map(_fits, tried)):
             tried.append(skip(candidate, foreseen, budget, "not needed: a milder recipe fits"))
+        elif candidate.mends and not _missed(tried, candidate.mends):
+            reason = f"not needed: no milder recipe misses the limit of {LABELS[candidate.mends][0]}"
+            tried.append(skip(candidate, foreseen, budget, reason))
         elif not on_device and (hopeless := _hopeless(foreseen, budget)):
             tried.append(skip(candidate, foreseen, budget, hopeless))
             given_up.append(index)
@@ -71,6 +74,12 @@ def search(
         tried[index] = judged(built, tried[:1], budget)
     fitting = (index for index, item in enumerate(tried) if _fits(item))
     return Found(tried=tuple(tried), shipped=next(fitting, _nearest(tried)))
+
+
+def _missed(tried: Sequence[Tried], limit: str) -> bool:
+    """Whether a candidate that was built misses this limit."""
+    verdicts = (verdict for item in tried if item.realised for verdict in item.verdicts)
+    return any(verdict.name == limit and verdict.status == "NOT MET" for verdict in verdicts)
 
 
 def _hopeless(foreseen: Cost, budget: Cost) -> str:

@@ -19,7 +19,13 @@ from edgekit.report.blocks import (
     header,
     how_mark,
 )
-from edgekit.report.build_sections import candidates_section, limits_section, parity_section, routes_section
+from edgekit.report.build_sections import (
+    candidates_section,
+    limits_section,
+    parity_section,
+    routes_section,
+    runtimes_section,
+)
 from edgekit.report.markup import Markup, bullets, element, page, said, section, table, text
 from edgekit.report.sentences import basis, headline, here_lines, next_commands, subject
 from edgekit.report.words import (
@@ -49,6 +55,7 @@ def build_page(result: BuildResult) -> str:
         _sentences("Warnings", result.warnings),
         _sentences("Notes", result.notes),
         limits_section(result),
+        runtimes_section(result),
         candidates_section(result),
         routes_section(result),
         parity_section(result),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from edgekit.cost import LABELS
-from edgekit.errors import clean
+from edgekit.errors import clean, count
 from edgekit.report.blocks import figure_cell, limits_table, verdict_mark
 from edgekit.report.charts import Point, ratio_bar, scatter
 from edgekit.report.markup import Markup, bullets, element, join, said, section, table, text
@@ -20,7 +20,7 @@ from edgekit.report.words import (
     score_text,
     value_text,
 )
-from edgekit.result import BuildResult, Parity, Route, Tried
+from edgekit.result import BuildResult, Parity, Rival, Route, Tried
 
 
 def limits_section(result: BuildResult) -> Markup:
@@ -105,6 +105,32 @@ def _outcome(tried: Tried, *, shipped: bool) -> Markup:
     mark = verdict_mark(tried.outcome)
     word = element("span", text("shipped"), class_="shipped")
     return join([mark, element("br"), word]) if shipped else mark
+
+
+def runtimes_section(result: BuildResult) -> Markup:
+    """The float network in each of the target's runtimes; nothing where there was one only."""
+    if len(result.runtimes) < 2:
+        return Markup("")
+    latency = latency_field(result.budget, [rival.cost for rival in result.runtimes])
+    heads = ("runtime", "chosen", LABELS[latency][0], "time", "peak memory", "size", "parity", "why")
+    intro = "The network as it is, uncompressed, in each runtime. The time is that over the chosen one's."
+    rows = [_runtime_row(rival, latency) for rival in result.runtimes]
+    return section("Runtimes", table("The runtimes of the target", heads, rows), intro=intro)
+
+
+def _runtime_row(rival: Rival, latency: str) -> list[Markup]:
+    threads = "" if rival.threads is None else f", {count(rival.threads, 'thread')}"
+    parity = UNKNOWN if rival.parity is None else decibel_text(rival.parity.snr_db)
+    return [
+        text(f"{clean(rival.runtime)}{threads}"),
+        element("span", text("chosen"), class_="shipped") if rival.chosen else text("no"),
+        figure_cell(latency, getattr(rival.cost, latency)),
+        text(UNKNOWN if rival.ratio is None else f"{rival.ratio:.2f}x"),
+        figure_cell("peak_memory_mb", rival.cost.peak_memory_mb),
+        figure_cell("size_mb", rival.cost.size_mb),
+        text(parity if rival.runtime != "onnxruntime" else "the reference"),
+        element("div", said(rival.reason), class_="reason"),
+    ]
 
 
 def routes_section(result: BuildResult) -> Markup:

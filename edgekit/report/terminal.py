@@ -5,16 +5,25 @@ Understandable without colour and in 80 columns; figures are folded, never cut o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from edgekit.cost import Cost
 from edgekit.errors import clean, count
 from edgekit.report.lines import bullets, heading, line, lines_to_copy, outcome_line, places, warnings
 from edgekit.report.sentences import basis, headline, here_lines, next_commands, standing, subject
-from edgekit.report.terminal_tables import WIDE, candidates_table, layers_table, limits_table, routes_table
+from edgekit.report.terminal_tables import (
+    WIDE,
+    candidates_table,
+    layers_table,
+    limits_table,
+    routes_table,
+    runtimes_table,
+)
 from edgekit.report.words import figures_text, listed, quality_kind, quality_text, took
-from edgekit.result import BuildResult, Plan
+from edgekit.result import BuildResult, Plan, Rival
 
 
 def print_build(result: BuildResult, console: Console, *, report: Path | None = None) -> None:
@@ -27,6 +36,7 @@ def print_build(result: BuildResult, console: Console, *, report: Path | None = 
     """
     _print_outcome(result, console)
     _print_limits(result, console)
+    _print_runtimes(result.runtimes, result.budget, console)
     _print_candidates(result, console)
     _print_routes(result, console)
     _print_relax(result, console)
@@ -44,10 +54,12 @@ def print_plan(plan: Plan, console: Console) -> None:
     line(console, "what memory and quality will be, a build measures")
     if budget := figures_text(plan.budget):
         line(console, f"budget: at most {budget}")
+    _print_runtimes(plan.runtimes, plan.budget, console)
     heading(console, "Candidates, mildest first")
     console.print(candidates_table(plan.candidates, plan.budget, console.width))
-    heading(console, "Slowest layers, float32, predicted")
-    console.print(layers_table(plan.layers, console.width))
+    if plan.layers:
+        heading(console, "Slowest layers, float32, predicted")
+        console.print(layers_table(plan.layers, console.width))
     warnings(console, plan.notes, "note")
     warnings(console, plan.warnings)
 
@@ -67,6 +79,15 @@ def _print_limits(result: BuildResult, console: Console) -> None:
         return
     heading(console, f"`{clean(tried.name)}` against the budget")
     console.print(limits_table(standing(tried, result.budget), quality_kind(tried), console.width))
+
+
+def _print_runtimes(rivals: Sequence[Rival], budget: Cost, console: Console) -> None:
+    if len(rivals) < 2:
+        return
+    heading(console, "Runtimes, with the network as it is")
+    console.print(runtimes_table(rivals, budget, console.width))
+    if console.width < WIDE:
+        bullets(console, [f"{rival.runtime}: {rival.reason}" for rival in rivals])
 
 
 def _print_candidates(result: BuildResult, console: Console) -> None:

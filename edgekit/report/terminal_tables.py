@@ -12,7 +12,7 @@ from edgekit.cost import LABELS, Cost, Figure, Status, Verdict
 from edgekit.errors import clean
 from edgekit.graph.layers import Layer
 from edgekit.report.words import UNKNOWN, interval_text, latency_field, limit_label, ratio_text, value_text
-from edgekit.result import Route, Tried
+from edgekit.result import Rival, Route, Tried
 
 STYLES: dict[Status, str] = {
     "MET": "bold green",
@@ -61,6 +61,25 @@ def _outcome(tried: Tried, *, shipped: bool) -> Text:
         return Text("not built", style="dim")
     text = Text(tried.outcome, style=STYLES[tried.outcome])
     return text.append("\nshipped", style="bold") if shipped else text
+
+
+def runtimes_table(rivals: Sequence[Rival], budget: Cost, width: int) -> Table:
+    """One row a runtime of the target, with the float network's figures there; the reason if there is room."""
+    latency = latency_field(budget, [rival.cost for rival in rivals])
+    names = (latency, "peak_memory_mb", "size_mb")
+    heads = ("runtime", "threads", LABELS[latency][0], "memory", "size", "time", "chosen", "reason")
+    rows = [
+        [
+            Text(clean(rival.runtime), style="bold" if rival.chosen else ""),
+            Text("-" if rival.threads is None else str(rival.threads)),
+            *(_figure(name, getattr(rival.cost, name), interval=name == latency) for name in names),
+            Text("-" if rival.ratio is None else f"{rival.ratio:.2f}x"),
+            Text("yes" if rival.chosen else "no", style="bold green" if rival.chosen else ""),
+            Text(clean(rival.reason)),
+        ]
+        for rival in rivals
+    ]
+    return _without_reason_unless_wide(heads, rows, width)
 
 
 def routes_table(routes: Sequence[Route], width: int) -> Table:

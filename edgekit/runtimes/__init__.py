@@ -1,1 +1,1 @@
-"""One file a runtime: convert a network to what it executes."""
+"""One file a runtime: from the float network to what it executes. `convert.py` is the way in."""

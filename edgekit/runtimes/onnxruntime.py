@@ -1,84 +1,92 @@
-"""ONNX Runtime: from a torch module or an ONNX file to the float graph that the steps start from."""
+"""ONNX Runtime: its artifact is the float graph itself; float16 by its own converter."""
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 
+from edgekit.artifact import Artifact, Converted
 from edgekit.errors import BadInput, first_line
-from edgekit.graph.declared import declare_inputs, declare_outputs
-from edgekit.graph.names import name_nodes
-from edgekit.graph.prepare import own_outputs, prepare, random_node
-from edgekit.runtimes.export import export
+from edgekit.graph.prepare import has_bodies
+from edgekit.graph.rewrite import drop_unused_domains
+from edgekit.graph.run import refuse_crash
 
 if TYPE_CHECKING:
     import torch
 
     from edgekit.task.record import Task
 
-LARGER = 1.1
+RECURRENT = ("LSTM", "GRU", "RNN")  # onnxruntime dies of them in float16
+FILE = "model.onnx"
 
 
 def convert(
-    network: torch.nn.Module | onnx.ModelProto, task: Task, *, opset: int, ir_version: int
-) -> tuple[onnx.ModelProto, list[str]]:
-    """The float ONNX graph of `network`, simplified, and what was done on the way.
+    graph: onnx.ModelProto,
+    network: torch.nn.Module | None,
+    task: Task,
+    folder: Path,
+    notes: list[str],
+) -> Artifact:
+    """The float graph as a file; see `edgekit.runtimes.convert.convert`."""
+    del network, task, notes
+    return write(graph, folder)
 
-    Args:
-        network: the task's model or a compressed version of it; left as it was.
-        task: gives the example call, the names and the dynamic axes.
-        opset: the newest operator set that the device's runtime takes.
-        ir_version: the newest IR version that it takes.
+
+def write(graph: onnx.ModelProto, folder: Path) -> Artifact:
+    """An ONNX graph as an artifact of onnxruntime, in one file."""
+    drop_unused_domains(graph)
+    onnx.save(graph, folder / FILE)
+    return as_artifact(folder / FILE)
+
+
+def as_artifact(path: Path) -> Artifact:
+    """An ONNX file as an artifact of onnxruntime."""
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return Artifact(
+        runtime="onnxruntime",
+        path=path,
+        inputs=tuple(value.name for value in graph.input if value.name not in weights),
+        outputs=tuple(value.name for value in graph.output),
+    )
+
+
+def half(converted: Converted, precision: str, folder: Path) -> Artifact:
+    """The float16 graph; inputs and outputs keep their types.
 
     Raises:
-        BadInput: no exporter can convert it, an axis that was asked dynamic comes out fixed, or its outputs
-            are random.
+        BadInput: the precision is bfloat16, or the converter cannot treat the graph.
     """
-    if isinstance(network, onnx.ModelProto):
-        model, notes = prepare(network, opset=opset, ir_version=ir_version)
-    else:
-        exported, said = export(network, task, opset)
-        model, notes = prepare(exported, opset=opset, ir_version=ir_version)
-        name_nodes(model.graph)
-        notes = said + notes
-    if node := random_node(model.graph):
-        raise BadInput(
-            f"node `{node}` draws random numbers: equal inputs give different outputs",
-            where=f"the model of {task.name}",
-            todo="make the random numbers an input, or take them out of the network",
-        )
-    model = simplify(model, notes)
-    own_outputs(model.graph)
-    inputs = [(spec.name, spec.shape) for spec in task.inputs]
-    declare_inputs(model, inputs)
-    declare_outputs(model, inputs, task.example)
-    return model, notes
+    where = "half"
+    if precision != "float16":
+        raise BadInput("onnxruntime has no bfloat16 kernels on a CPU", where=where, todo="use float16")
+    graph = onnx.load(converted.graph)
+    if has_bodies(graph.graph):
+        raise BadInput("If, Loop and Scan nodes cannot be stored as float16", where=where)
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-
-def simplify(model: onnx.ModelProto, notes: list[str]) -> onnx.ModelProto:
-    """The graph with constants folded and dead nodes gone; `model` itself where that fails."""
-    import onnxslim
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    before = graph.ByteSize()
     try:
-        slim: onnx.ModelProto = onnxslim.slim(copy)
-        onnx.checker.check_model(slim)
-    except Exception as error:  # noqa: BLE001 - the simplifier is a courtesy; the graph is right without it
-        notes.append(f"not simplified: {first_line(error)}")
-        return model
-    if slim.ByteSize() > LARGER * model.ByteSize():
-        # It copies weights that several nodes share into each branch of an If.
-        notes.append("not simplified: the simplifier made it larger")
-        return model
-    if _interface(slim) != _interface(model):
-        notes.append("not simplified: the simplifier changed the inputs or outputs")
-        return model
-    del slim.graph.value_info[:]
-    slim.ir_version = model.ir_version
-    return slim
+        found: onnx.ModelProto = convert_float_to_float16(
+            graph, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *RECURRENT]
+        )
+    except Exception as error:
+        raise BadInput(f"cannot be stored as float16: {first_line(error)}", where=where) from error
+    if found.ByteSize() >= before:
+        raise BadInput("float16 makes it no smaller", where=where)
+    del found.graph.value_info[:]
+    _name_apart(found.graph)
+    refuse_crash(found)
+    return write(found, folder)
 
 
-def _interface(model: onnx.ModelProto) -> list[str]:
-    return [value.name for value in (*model.graph.input, *model.graph.output)]
+def _name_apart(graph: onnx.GraphProto) -> None:
+    """Number the nodes that share a name, in place: the converter names two casts of one value alike."""
+    met: Counter[str] = Counter()
+    for node in graph.node:
+        met[node.name] += 1
+        if met[node.name] > 1:
+            node.name = f"{node.name}_{met[node.name]}"

@@ -1,4 +1,4 @@
-"""The user's `evaluate`: give it a graph as a predict function, and read the score that it returns."""
+"""The user's `evaluate`: give it a network as a predict function, and read the score that it returns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 
+from edgekit.artifact import Run
 from edgekit.errors import BadInput, EdgekitError
-from edgekit.graph.run import open_session, run
 from edgekit.task.batches import cut_calls
 from edgekit.task.leaves import cast, in_order
 from edgekit.task.record import Predict, Task
@@ -38,14 +37,14 @@ class Score:
     samples: int | None = None
 
 
-def score_graph(model: onnx.ModelProto, task: Task, evaluate: Callable[[Predict], Any]) -> Score:
-    """The user's score of a graph, at the optimisation level that users run.
+def score(run: Run, task: Task, evaluate: Callable[[Predict], Any]) -> Score:
+    """The user's score of what `run` computes.
 
     Raises:
         BadInput: `evaluate` raises, or returns no score; names the user's file and line.
     """
     where = f"{where_defined(evaluate)} in evaluate()"
-    predict = make_predict(model, task)
+    predict = make_predict(run, task)
     try:
         result = evaluate(predict)
     except EdgekitError as error:
@@ -54,9 +53,9 @@ def score_graph(model: onnx.ModelProto, task: Task, evaluate: Callable[[Predict]
     return read_score(result, where)
 
 
-def make_predict(model: onnx.ModelProto, task: Task) -> Predict:
-    """A function from a batch of any size to the graph's outputs for it, run by deployed calls."""
-    session, names = open_session(model), [spec.name for spec in task.inputs]
+def make_predict(run: Run, task: Task) -> Predict:
+    """A function from a batch of any size to the outputs for it, run by deployed calls."""
+    names = [spec.name for spec in task.inputs]
 
     def predict(*arrays: Any) -> Any:
         given = arrays[0] if len(arrays) == 1 and isinstance(arrays[0], Mapping) else arrays
@@ -67,7 +66,7 @@ def make_predict(model: onnx.ModelProto, task: Task) -> Predict:
         cut = cut_calls(ordered, task.inputs, task.example, where=PREDICT, pad=True)
         if not cut.calls:
             raise BadInput("is called with no samples", where=PREDICT)
-        results = [run(session, task.named(call)) for call in cut.calls]
+        results = [run(task.named(call)) for call in cut.calls]
         outputs = tuple(_join(parts, task, cut.samples) for parts in zip(*results, strict=True))
         return outputs[0] if len(outputs) == 1 else outputs
 

@@ -1,4 +1,4 @@
-"""How good a graph is on the task, and what it lost against the original."""
+"""How good a network is on the task, and what it lost against the original."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from edgekit.artifact import Run
 from edgekit.errors import BadInput
 from edgekit.graph.classifier import is_classifier
-from edgekit.graph.run import open_session, run
+from edgekit.graph.run import opened
 from edgekit.result import Quality
 from edgekit.signal import snr_db
-from edgekit.task.evaluate import Score, score_graph
+from edgekit.task.evaluate import Score, score
 from edgekit.task.record import Arrays, Task
 
 ACCURACY, AGREEMENT, SIGNAL, NONE = "accuracy", "top-1 agreement", "signal-to-noise", "none"
@@ -42,19 +43,20 @@ def judge_original(model: onnx.ModelProto, task: Task) -> Original:
     Raises:
         BadInput: `evaluate` fails or gives no score, or the graph gives NaN on a calibration call.
     """
+    run = opened(model)
     if task.evaluate is not None:
-        score = score_graph(model, task, task.evaluate)
+        said = score(run, task, task.evaluate)
         quality = Quality(
             kind=ACCURACY,
-            score=score.value,
+            score=said.value,
             drop=0.0,
-            class_drop=0.0 if score.classes else None,
-            samples=score.samples,
+            class_drop=0.0 if said.classes else None,
+            samples=said.samples,
         )
-        return Original(quality=quality, score=score)
+        return Original(quality=quality, score=said)
     if not task.calibration:
         return Original(quality=Quality(kind=NONE, score=None, drop=None))
-    outputs = _outputs(model, task, _how_many(model, task))
+    outputs = _outputs(run, task, _how_many(run, task))
     for index, arrays in enumerate(outputs):
         if any(array.dtype.kind == "f" and bool(np.isnan(array).any()) for array in arrays):
             raise BadInput(f"the model gives NaN on calibration call {index}", where=task.name)
@@ -65,8 +67,8 @@ def judge_original(model: onnx.ModelProto, task: Task) -> Original:
     return Original(quality=quality, outputs=outputs)
 
 
-def measure_quality(model: onnx.ModelProto, task: Task, original: Original) -> Quality:
-    """How good a graph is, and what it lost.
+def measure_quality(run: Run, task: Task, original: Original) -> Quality:
+    """How good what `run` computes is, and what it lost.
 
     A loss is counted in score points where `evaluate` gives shares between 0 and 1, and as a share of the
     original's score where it gives anything else (percent, dB, a reward). Without `evaluate` it is the share
@@ -77,13 +79,13 @@ def measure_quality(model: onnx.ModelProto, task: Task, original: Original) -> Q
         BadInput: `evaluate` fails or gives no score.
     """
     if original.score is not None and task.evaluate is not None:
-        score = score_graph(model, task, task.evaluate)
-        drop = _lost(original.score.value, score.value)
-        quality = replace(original.quality, score=score.value, drop=drop, samples=score.samples)
-        return _with_classes(quality, original.score, score)
+        said = score(run, task, task.evaluate)
+        drop = _lost(original.score.value, said.value)
+        quality = replace(original.quality, score=said.value, drop=drop, samples=said.samples)
+        return _with_classes(quality, original.score, said)
     if original.quality.kind == NONE:
         return original.quality
-    outputs = _outputs(model, task, len(original.outputs))
+    outputs = _outputs(run, task, len(original.outputs))
     if original.quality.kind == AGREEMENT:
         agreement = _agreement(original.outputs, outputs)
         return replace(original.quality, score=agreement, drop=1 - agreement)
@@ -104,18 +106,17 @@ def _with_classes(quality: Quality, original: Score, score: Score) -> Quality:
     return replace(quality, class_drop=losses[worst], worst_class=worst)
 
 
-def _how_many(model: onnx.ModelProto, task: Task) -> int:
+def _how_many(run: Run, task: Task) -> int:
     """How many calibration calls are compared: all, unless their outputs would fill the memory."""
     calls = task.calibration or ()
-    size = sum(array.nbytes for arrays in _outputs(model, task, 1) for array in arrays)
+    size = sum(array.nbytes for arrays in _outputs(run, task, 1) for array in arrays)
     return min(len(calls), max(1, MOST_BYTES // max(1, size)))
 
 
-def _outputs(model: onnx.ModelProto, task: Task, number: int) -> tuple[Arrays, ...]:
-    """The outputs for the first calibration calls, at the optimisation level that users run."""
-    session = open_session(model)
+def _outputs(run: Run, task: Task, number: int) -> tuple[Arrays, ...]:
+    """The outputs for the first calibration calls."""
     calls = (task.calibration or ())[:number]
-    return tuple(tuple(run(session, task.named(call))) for call in calls)
+    return tuple(tuple(run(task.named(call))) for call in calls)
 
 
 def _tells_apart(outputs: Sequence[Arrays]) -> bool:

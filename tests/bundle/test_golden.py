@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from bundles import image_calls, image_network
+from bundles import artifact_of, image_calls, image_network
 
 from edgekit.bundle.golden import (
     CEILING_DB,
@@ -37,10 +37,24 @@ def test_there_are_never_more_golden_calls_than_eight_and_of_large_ones_fewer():
 
 
 def test_numpy_reads_the_golden_file_without_pickle():
-    samples = answer(image_network().SerializeToString(), image_calls(2))
+    samples = answer(artifact_of(image_network()), image_calls(2))
     loaded = np.load(io.BytesIO(golden_npz(samples)), allow_pickle=False)
     assert sorted(loaded) == ["s0_i0", "s0_o0", "s1_i0", "s1_o0"]
     np.testing.assert_array_equal(loaded["s1_i0"], samples.calls[1]["image"])
+
+
+def test_the_floor_rests_on_the_parity_where_a_runtime_knows_no_other_way_to_run_it(monkeypatch):
+    artifact = artifact_of(image_network())
+    assert answer(artifact, image_calls(2), parity_db=20.4).min_snr_db == CEILING_DB  # the optimiser off
+    half = "edgekit.ondevice.runner.session_onnxruntime.open_session"
+    whole = __import__("edgekit.ondevice.runner.session_onnxruntime", fromlist=["open_session"]).open_session
+
+    def without_reference(*arguments, options, **more):
+        return whole(*arguments, options={}, **more)
+
+    monkeypatch.setattr(half, without_reference)
+    assert answer(artifact, image_calls(2), parity_db=20.4).min_snr_db == 14
+    assert answer(artifact, image_calls(2), parity_db=140.0).min_snr_db == CEILING_DB
 
 
 def test_arrays_in_any_memory_order_and_scalars_come_back_as_they_were():

@@ -35,10 +35,11 @@ def test_the_list_names_every_target_with_its_board_and_budget():
     done = edgekit("targets")
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines[0].split() == ["TARGET", "BOARD", "ARCH", "CORES", "MEMORY", "BUDGET"]
+    assert lines[0].split() == ["TARGET", "BOARD", "ARCH", "CORES", "MEMORY", "RUNTIMES", "BUDGET"]
     row = next(line for line in lines if line.startswith("rpi4"))
     assert " ".join(row.split()) == (
-        "rpi4 Raspberry Pi 4 Model B aarch64 4 4295 MB p90 66 ms, memory 150 MB, size 10 MB, drop 1.00 %"
+        "rpi4 Raspberry Pi 4 Model B aarch64 4 4295 MB tflite, onnxruntime, openvino "
+        "p90 66 ms, memory 150 MB, size 10 MB, drop 1.00 %"
     )
     assert len(lines) == 10
 
@@ -66,20 +67,36 @@ def test_show_prints_every_figure_above_its_source():
     assert lines[0] == "rpi4: Raspberry Pi 4 with the 64-bit Raspberry Pi OS"
     assert lines[lines.index("  latency_p90_ms: 66") + 1].startswith("    the 100 ms inside")
     assert lines[lines.index("  clock_mhz: 1500") + 1].startswith("    Raspberry Pi 4 Model B product brief")
-    assert lines[lines.index("  requirements: onnxruntime 1.31.1, numpy 2.4.6") + 1].startswith(
-        "    both have"
-    )
-    assert any(line.startswith("  cost_model: dense 0.8, pointwise") for line in lines)
+    assert "  runtimes: tflite, onnxruntime, openvino" in lines
+    pins = [line for line in lines if line.startswith("  requirements.")]
+    assert pins == [
+        "  requirements.tflite: ai-edge-litert 2.3.0, numpy 2.4.6",
+        "  requirements.onnxruntime: onnxruntime 1.31.1, numpy 2.4.6",
+        "  requirements.openvino: openvino 2026.4.1, numpy 2.4.6",
+    ]
+    assert lines[lines.index(pins[0]) + 1].startswith("    wheels for CPython 3.11 and 3.13")
+    models = lines[lines.index("cost model of each runtime") :]
+    assert models[1].startswith("  onnxruntime: dense 0.8, pointwise")
+    assert models[2].startswith("    Fitted by")
+    assert any(line.startswith("  tflite: dense 0.762") for line in models)
+
+
+def test_show_tells_the_tensorrt_of_a_board():
+    shown = run("show", "jetson-orin-nano").stdout
+    assert "tensorrt: jetpack 6.2, version 10.3.0, opset 20, sm 8.7, int8 yes, workspace_mb 1024" in shown
+    assert "has not yet been run on hardware" in " ".join(shown.split())
 
 
 def test_show_tells_what_one_must_know_to_run_there():
-    assert "note: PyPI has no onnxruntime for Android" in run("show", "android-low").stdout
+    assert "note: PyPI has no runtime for Android" in run("show", "android-low").stdout
 
 
 def test_show_as_json_holds_the_sources():
     shown = json.loads(run("show", "x86-cpu", "--json").stdout)
     assert shown["profile"]["name"] == "x86-cpu"
     assert shown["sources"]["profile.clock_mhz"].startswith("estimate: a boost clock")
+    assert shown["requirements"]["openvino"]["openvino"] == "2026.4.1"
+    assert shown["sources"]["requirements.openvino"].startswith("wheels for CPython")
 
 
 def test_show_of_an_unknown_target_is_one_line_with_the_near_miss():

@@ -6,7 +6,8 @@ import torch
 from networks import PNet, TinyCnn, noise, task_of
 from steps import context_of
 
-from edgekit.compress.distill import Distill, list_or_fresh
+from edgekit.compress.distill import Distill
+from edgekit.compress.training import list_or_fresh
 from edgekit.errors import BadInput
 
 
@@ -29,7 +30,7 @@ def test_the_same_seed_gives_the_same_network_and_leaves_both_as_they_were(tiny_
 def test_without_training_data_it_says_what_to_give(tiny_cnn):
     bare = replace(tiny_cnn, training=None)
     with pytest.raises(
-        BadInput, match=r"^distill net: distillation needs training data and a torch network; add"
+        BadInput, match=r"^distill net: distill needs training data and a torch network; add"
     ):
         Distill().apply(tiny_cnn.model, bare, context_of(bare, None))
 

@@ -25,7 +25,7 @@ from edgekit.compress.distill import Distill
 from edgekit.compress.narrow import narrow_by, narrowable
 from edgekit.compress.prune import Prune, count_macs
 from edgekit.errors import BadInput
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import check_export
 
 IMAGE = noise(1, 3, 32, 32)
@@ -57,7 +57,7 @@ def test_networks_become_smaller_run_and_export(kind):
         for layer in narrow.modules()
         if type(layer) is nn.Conv2d and layer.out_channels > 8
     )
-    model = convert(narrow, task, opset=20, ir_version=10)[0]
+    model = float_graph(narrow, task, opset=20, ir_version=10)[0]
     assert check_export(narrow, model, calls_of(task, 4)).snr_db > 80
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
@@ -159,7 +159,9 @@ def test_distillation_brings_back_what_pruning_cost(tiny_cnn):
     context = context_of(tiny_cnn, None)
     narrow = Prune(macs=0.5, round_to=8).apply(tiny_cnn.model, tiny_cnn, context)
     taught = Distill(epochs=3).apply(narrow, tiny_cnn, context)
-    graphs = [convert(net, tiny_cnn, opset=20, ir_version=10)[0] for net in (tiny_cnn.model, narrow, taught)]
+    graphs = [
+        float_graph(net, tiny_cnn, opset=20, ir_version=10)[0] for net in (tiny_cnn.model, narrow, taught)
+    ]
     whole, before, after = map(accuracy, graphs)
     assert before < whole - 0.1
     assert after > whole - 0.05

@@ -4,7 +4,7 @@ from networks import DsCnn, Encoder, PNet, Recurrent, Tagger, TinyCnn, calibrate
 from torch import nn
 
 from edgekit.graph.classifier import is_classifier
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import run_onnx
 
 POOLED = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -22,6 +22,6 @@ CASES = [
 @pytest.mark.parametrize(("network", "example", "expected"), CASES, ids=lambda case: type(case).__name__)
 def test_scores_of_classes_are_told_from_features_labels_embeddings_and_maps(network, example, expected):
     task = task_of(network, example)
-    model = convert(network, task, opset=20, ir_version=10)[0]
+    model = float_graph(network, task, opset=20, ir_version=10)[0]
     outputs = run_onnx(model, [{"x": example[0]}])[0]
     assert is_classifier(model, outputs) is expected

@@ -8,7 +8,7 @@ from edgekit.compress.half import Half
 from edgekit.compress.int8_routes import quantize_static
 from edgekit.compress.prune import count_macs
 from edgekit.graph.layers import describe
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.float_graph import float_graph
 
 CASES = {
     "residual": (TinyCnn(), noise(1, 1, 16, 16)),
@@ -18,7 +18,7 @@ CASES = {
 
 def described(network, example, change=lambda model, _task: model):
     task = task_of(network, [example])
-    model = change(convert(network, task, opset=20, ir_version=10)[0], task)
+    model = change(float_graph(network, task, opset=20, ir_version=10)[0], task)
     return describe(model, calls_of(task, 1)[0])
 
 

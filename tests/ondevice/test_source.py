@@ -48,12 +48,25 @@ def test_types_that_python_3_8_lacks_stand_in_annotations_only(source):
             assert not (isinstance(node.right, ast.Constant) and node.right.value is None)
 
 
+# The packages that a runtime's half may import, and no other file.
+RUNTIMES = {
+    "session_onnxruntime": {"onnxruntime"},
+    "session_openvino": {"openvino"},
+    "session_tflite": {"ai_edge_litert", "tflite_runtime"},
+    "session_executorch": {"executorch", "torch"},
+    "session_torch": {"torch", "torchao"},
+    "session_tensorrt": {"tensorrt"},
+    "engine": {"tensorrt"},
+}
+
+
 def test_it_imports_the_standard_library_numpy_and_the_runtime_and_nothing_else(source):
     for node in ast.walk(ast.parse(source.read_text())):
         names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
         for name in names:
-            assert name.split(".")[0] in {*sys.stdlib_module_names, "numpy", "onnxruntime"}
+            own = RUNTIMES.get(source.stem, set())
+            assert name.split(".")[0] in {*sys.stdlib_module_names, "numpy", *own}
 
 
 def test_run_py_starts_without_numpy_and_the_runtime():

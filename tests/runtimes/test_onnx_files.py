@@ -12,7 +12,7 @@ from edgekit.compress.int8_routes import ROUTES
 from edgekit.compress.quantize import Quantize
 from edgekit.errors import BadInput
 from edgekit.graph.prepare import opset_of, shape_of
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import FLOAT_FLOOR_DB, check_graph, run_onnx
 
 BODY = """
@@ -47,7 +47,7 @@ def constants(model):
 
 def through(model, *example):
     task = task_of(model, example or [noise(1, 3, 8, 8)])
-    prepared, notes = convert(model, task, opset=20, ir_version=10)
+    prepared, notes = float_graph(model, task, opset=20, ir_version=10)
     check_graph("file -> prepared", model, prepared, calls_of(task, 4), FLOAT_FLOOR_DB)
     return task, prepared, notes
 
@@ -171,7 +171,7 @@ def test_a_bfloat16_file_is_refused_with_the_operator():
     model = file_of("y = Gemm(x, m)", shape="1,16", out="1,8", kind="bfloat16")
     tensor = helper.make_tensor("m", TensorProto.BFLOAT16, [16, 8], noise(16, 8).flatten())
     model.graph.initializer.append(tensor)
-    prepared, _ = convert(model, task_of(model, [noise(1, 16)]), opset=20, ir_version=10)
+    prepared, _ = float_graph(model, task_of(model, [noise(1, 16)]), opset=20, ir_version=10)
     with pytest.raises(BadInput, match=r"onnxruntime refuses it: .*(Gemm|bfloat16)"):
         run_onnx(prepared, [{"x": noise(1, 16)}])
 

@@ -16,7 +16,7 @@ from steps import context_of
 from edgekit.compress.int8_routes import quantize_nncf, quantize_static, routes_for
 from edgekit.compress.prune import Prune
 from edgekit.graph.fusion import count_float_nodes, optimised
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import FLOAT_FLOOR_DB, check_export, check_graph, run_onnx
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mobilenetv2" / "task.py"
@@ -38,7 +38,7 @@ def mobilenetv2():
     example = source(EXAMPLE, "mobilenetv2_example")
     calls = [tuple(tensor.numpy() for tensor in call) for call in islice(example.calibration_data(), 32)]
     task = task_of(example.model(), calls[0], calls=calls)
-    return task, convert(task.model, task, opset=20, ir_version=10)[0]
+    return task, float_graph(task.model, task, opset=20, ir_version=10)[0]
 
 
 def test_the_imagenet_mobilenetv2_is_converted_with_its_batch_norms_folded(mobilenetv2):
@@ -65,7 +65,7 @@ def test_every_convolution_of_the_mobilenetv2_computes_on_integers(mobilenetv2, 
 def test_the_mobilenetv2_is_pruned_to_half_its_work(mobilenetv2):
     task, model = mobilenetv2
     narrow = Prune(macs=0.5, round_to=16).apply(task.model, task, context_of(task, None))
-    smaller = convert(narrow, task, opset=20, ir_version=10)[0]
+    smaller = float_graph(narrow, task, opset=20, ir_version=10)[0]
     assert smaller.ByteSize() < 0.75 * model.ByteSize()
     assert run_onnx(smaller, calls_of(task, 1))[0][0].shape == (1, 1280)
 
@@ -86,7 +86,7 @@ def crepe(monkeypatch):
 
 
 def test_a_batch_norm_behind_a_relu_is_not_folded_into_the_convolution_before(crepe):
-    model = convert(crepe.model, crepe, opset=20, ir_version=10)[0]
+    model = float_graph(crepe.model, crepe, opset=20, ir_version=10)[0]
     assert check_export(crepe.model, model, calls_of(crepe, 8)).snr_db > 90
     small = quantize_static(model, calls_of(crepe, 24), reduce_range=False)
     pitches = [
@@ -113,7 +113,7 @@ def silero_call(model):
 def test_every_silero_voice_detector_passes_with_its_state(path):
     model = onnx.load(path)
     task = task_of(model, silero_call(model))
-    prepared, _ = convert(model, task, opset=20, ir_version=10)
+    prepared, _ = float_graph(model, task, opset=20, ir_version=10)
     assert [v.name for v in prepared.graph.input] == [v.name for v in model.graph.input]
     assert [v.name for v in prepared.graph.output] == [v.name for v in model.graph.output]
     check_graph("file -> prepared", model, prepared, calls_of(task, 4), FLOAT_FLOOR_DB)

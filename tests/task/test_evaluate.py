@@ -7,13 +7,14 @@ from modelfiles import load, save_graph, write, write_onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import BadInput
+from edgekit.graph.run import opened
 from edgekit.task.evaluate import Score, make_predict, read_score
 from edgekit.task.quality import judge_original
 
 
 def predictor(path, **options):
     task = load(path, **options)
-    return make_predict(task.model, task)
+    return make_predict(opened(task.model), task)
 
 
 @pytest.mark.parametrize("batch", [1, 4, "N"])

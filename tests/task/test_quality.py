@@ -10,6 +10,7 @@ from modelfiles import load, save_graph, write, write_onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import BadInput
+from edgekit.graph.run import opened
 from edgekit.task.quality import judge_original, measure_quality
 
 
@@ -36,10 +37,10 @@ def test_a_classifier_without_an_evaluate_is_judged_by_agreement(tmp_path):
     original = judge_original(task.model, task)
     assert (original.quality.kind, original.quality.score, original.quality.drop) == ("top-1 agreement", 1, 0)
     assert original.quality.samples == 64
-    assert measure_quality(task.model, task, original) == original.quality
-    swapped = measure_quality(changed(task.model, weights()[:, [1, 2, 0]]), task, original)
+    assert measure_quality(opened(task.model), task, original) == original.quality
+    swapped = measure_quality(opened(changed(task.model, weights()[:, [1, 2, 0]])), task, original)
     assert (swapped.score, swapped.drop) == (0, 1)
-    noisy = measure_quality(changed(task.model, weights() + 0.3 * weights(1)), task, original)
+    noisy = measure_quality(opened(changed(task.model, weights() + 0.3 * weights(1))), task, original)
     assert 0 < noisy.drop < 0.5
     assert noisy.score == 1 - noisy.drop
 
@@ -47,7 +48,7 @@ def test_a_classifier_without_an_evaluate_is_judged_by_agreement(tmp_path):
 def test_nan_agrees_with_nothing(tmp_path):
     task = calibrated(tmp_path, weight=weights())
     original = judge_original(task.model, task)
-    assert measure_quality(changed(task.model, np.full((4, 3), np.nan)), task, original).drop == 1
+    assert measure_quality(opened(changed(task.model, np.full((4, 3), np.nan))), task, original).drop == 1
 
 
 def two_outputs(folder):
@@ -69,17 +70,17 @@ def test_other_networks_are_judged_by_the_output_that_lost_most(tmp_path):
     original = judge_original(task.model, task)
     assert (original.quality.kind, original.quality.score) == ("signal-to-noise", math.inf)
     assert original.quality.drop == 0
-    quality = measure_quality(changed(task.model, 0.0011, "by_b"), task, original)
+    quality = measure_quality(opened(changed(task.model, 0.0011, "by_b")), task, original)
     assert quality.score == pytest.approx(20, abs=0.1), "the small output is a tenth off: 20 dB"
     assert quality.drop == pytest.approx(0.01, rel=0.01)
-    assert measure_quality(changed(task.model, np.nan, "by_b"), task, original).drop == math.inf
-    assert measure_quality(task.model, task, original).drop == 0
+    assert measure_quality(opened(changed(task.model, np.nan, "by_b")), task, original).drop == math.inf
+    assert measure_quality(opened(task.model), task, original).drop == 0
 
 
 def test_an_output_of_another_shape_keeps_nothing(tmp_path):
     task = two_outputs(tmp_path)
     original = judge_original(task.model, task)
-    quality = measure_quality(changed(task.model, [[0.001]] * 2, "by_b"), task, original)
+    quality = measure_quality(opened(changed(task.model, [[0.001]] * 2, "by_b")), task, original)
     assert (quality.score, quality.drop) == (0, 1)
 
 
@@ -87,7 +88,7 @@ def test_without_any_data_there_is_no_quality(tmp_path):
     task = load(write_onnx(tmp_path / "net.onnx"))
     original = judge_original(task.model, task)
     assert (original.quality.kind, original.quality.score, original.quality.drop) == ("none", None, None)
-    assert measure_quality(changed(task.model, weights()), task, original) == original.quality
+    assert measure_quality(opened(changed(task.model, weights())), task, original) == original.quality
 
 
 def scored(folder, body):
@@ -106,7 +107,7 @@ def test_points_are_lost_of_shares_and_a_share_of_every_other_score(tmp_path, re
     task = scored(tmp_path, ONES + f"    return {returned}\n")
     original = judge_original(task.model, task)
     assert (original.quality.kind, original.quality.drop) == ("accuracy", 0)
-    quality = measure_quality(changed(task.model, np.full((4, 3), 0.5)), task, original)
+    quality = measure_quality(opened(changed(task.model, np.full((4, 3), 0.5))), task, original)
     assert quality.score == pytest.approx(score)
     assert quality.drop == pytest.approx(drop)
 
@@ -116,7 +117,7 @@ def test_the_class_that_lost_most_is_named(tmp_path):
     task = scored(tmp_path, body)
     original = judge_original(task.model, task)
     assert (original.quality.class_drop, original.quality.worst_class) == (0, None)
-    quality = measure_quality(changed(task.model, np.full((4, 3), 0.5)), task, original)
+    quality = measure_quality(opened(changed(task.model, np.full((4, 3), 0.5))), task, original)
     assert (quality.class_drop, quality.worst_class, quality.samples) == (0.5, "dog", 9)
 
 

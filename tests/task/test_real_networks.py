@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from modelfiles import load, refusal, write
 
+from edgekit.graph.run import opened
 from edgekit.task.quality import judge_original, measure_quality
 
 
@@ -41,7 +42,7 @@ def test_voice_detectors_with_a_state_and_a_sample_rate_load_and_are_judged(spee
     assert (task.output_names, len(task.calibration)) == (("output", "stateN"), 6)
     original = judge_original(task.model, task)
     assert original.quality.kind == "signal-to-noise"
-    assert measure_quality(task.model, task, original).drop == 0
+    assert measure_quality(opened(task.model), task, original).drop == 0
 
 
 @pytest.mark.parametrize("name", ["silero_vad_half", "silero_vad_openvino_16k"])

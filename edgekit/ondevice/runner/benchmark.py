@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -35,14 +34,15 @@ def benchmark(runner: Any, bundle: str, *, mode: str, threads: int | None, say: 
     runner.refuse_damage(bundle, manifest)
     say("measuring memory in a run of its own")
     memory = runner.probe_runtime(bundle, threads)
-    memory["artifact_mb"] = os.path.getsize(os.path.join(bundle, manifest["artifact"])) / 1e6
+    own = (manifest["artifact"], *manifest.get("beside", []))
+    memory["artifact_mb"] = sum(manifest["files"][name]["bytes"] for name in own) / 1e6
     say("loading the model")
     model, samples, start_up = open_model(runner, bundle, manifest, threads)
     say("comparing the golden outputs")
     lowest_db = runner.compare_golden(bundle, model, samples)
     timed = time_model(runner, model, [feeds for feeds, _ in samples], mode, say)
     latency = runner.part("percentiles").summarize(timed["measured"]["samples_ms"])
-    facts = runner.part("facts").gather(("numpy", runner.part("session").RUNTIME))
+    facts = runner.part("facts").gather(("numpy", *runner.session(manifest).PACKAGES))
     warnings = find_warnings(runner, timed, latency, model.threads, facts)
     result = {
         "schema": SCHEMA,
@@ -70,7 +70,7 @@ def open_model(
     samples = runner.read_golden(bundle, manifest)
     runner.part("facts")  # loading the model asks it for the cores; its own compilation is not load time
     start = time.perf_counter()
-    runner.with_runtime(bundle, runner.part("session").version)
+    runner.with_runtime(bundle, runner.session(manifest).version)
     imported = time.perf_counter()
     model = runner.load(bundle, threads)
     loaded = time.perf_counter()

@@ -30,7 +30,7 @@ def memory(options: Any, bundle: str, runner: Any) -> int:
     """
     facts = runner.part("facts")
     manifest = runner.read_manifest(bundle)
-    runner.with_runtime(bundle, runner.part("session").version)
+    runner.with_runtime(bundle, runner.session(manifest).version)
     runner.read_golden(bundle, manifest, [0])
     before = facts.rss_mb()
     model = runner.load(bundle, options.threads)

@@ -26,7 +26,7 @@ from torch import nn
 
 from edgekit.errors import BadInput
 from edgekit.graph.prepare import shape_of
-from edgekit.runtimes.onnxruntime import convert
+from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import check_export, run_onnx, run_torch
 
 
@@ -42,7 +42,7 @@ class Given(nn.Module):
 
 
 def converted(task):
-    model, notes = convert(task.model, task, opset=20, ir_version=10)
+    model, notes = float_graph(task.model, task, opset=20, ir_version=10)
     onnx.checker.check_model(model)
     assert model.ir_version <= 10
     return model, notes

@@ -1,0 +1,118 @@
+"""Bundles on an emulated Raspberry Pi 4 or Jetson: real arm64 wheels, and the same answers as here."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import contents_of
+from emulated import container, requirements_of, run_in_container
+from networks import digits
+from steps import context_of, convert_graph, fresh
+
+from edgekit.bundle.pack import write_bundle
+from edgekit.compress.settings import Settings
+from edgekit.compress.ways import ways_of
+from edgekit.signal import snr_db
+
+# Signed dot product of bytes, then return: SDOT V0.4S, V1.16B, V2.16B; RET. A Cortex-A72 lacks the first.
+DOT_PRODUCT = """
+import ctypes, mmap
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(bytes.fromhex("2094824e c0035fd6"))
+ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+print("ran")
+"""
+FACTS = """
+import json, os, platform, socket
+try:
+    open("/x", "w")
+    writable = True
+except OSError:
+    writable = False
+print(json.dumps({
+    "machine": platform.machine(),
+    "cpuinfo": open("/proc/cpuinfo").read(),
+    "writable": writable,
+    "links": [name for _, name in socket.if_nameindex()],
+    "capabilities": [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")],
+    "first": open("/proc/1/comm").read().strip(),
+}))
+import bz2, ctypes, hashlib, lzma, readline, sqlite3, ssl, uuid
+"""
+PREDICT = """
+import json, sys
+sys.path.insert(0, "/bundle")
+import numpy, run
+model = run.load()
+print(json.dumps([model.predict(image[None]).tolist() for image in numpy.load("/data/images.npy")]))
+"""
+TARGETS = {"onnxruntime": "rpi4", "tflite": "rpi4", "openvino": "rpi4", "tensorrt": "jetson-orin-nano"}
+IMAGES = 32
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def int8(request, tiny_cnn, tiny_graph, tmp_path_factory):
+    """The runtime, its int8 artifact of a trained network, and a bundle with it."""
+    runtime, folder = request.param, tmp_path_factory.mktemp(request.param)
+    converted = convert_graph(tiny_cnn, tiny_graph, runtime, folder)
+    context = context_of(tiny_cnn, tiny_graph, folder)
+    settings = Settings(method="static")
+    way = next(
+        w for w in ways_of(runtime) if w.method == "static" and not w.why_not(converted, settings, context)
+    )
+    artifact = way.make(converted, settings, tiny_cnn, context, fresh(folder))
+    contents = replace(contents_of(tiny_graph, context.calls, target=TARGETS[runtime]), artifact=artifact)
+    (folder / "bundle").mkdir()
+    write_bundle(folder / "bundle", contents)
+    return runtime, artifact, folder / "bundle"
+
+
+def test_the_container_is_the_board_and_nothing_more():
+    done = container(["python3", "-c", FACTS])
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts.pop("cpuinfo") == (Path(__file__).parents[2] / "docker" / "cpuinfo-rpi4.txt").read_text()
+    assert facts == {
+        "machine": "aarch64",
+        "writable": False,
+        "links": ["lo"],
+        "capabilities": ["0000000000000000"],
+        "first": "docker-init",
+    }
+
+
+def test_an_instruction_that_the_board_lacks_kills_the_program():
+    on_a72, on_a76 = (container(["python3", "-c", DOT_PRODUCT], cpu=f"cortex-a{core}") for core in (72, 76))
+    assert on_a72.returncode == 132, "SIGILL"
+    assert on_a76.stdout == "ran\n", on_a76.stderr
+
+
+def test_more_memory_than_the_board_has_kills_the_program():
+    done = container(["python3", "-c", "x = bytearray(600_000_000); print(len(x))"], memory_mb=256)
+    assert done.returncode == 137
+
+
+def test_an_int8_bundle_checks_itself_on_the_board(int8):
+    runtime, _, bundle = int8
+    done = run_in_container(bundle, requirements_of(bundle), ["--check"])
+    assert done.returncode == 0, done.stderr
+    assert "golden samples agree" in done.stdout
+    if runtime == "tensorrt":
+        assert "TensorRT is not used: No module named 'tensorrt'; ONNX Runtime" in done.stderr
+
+
+def test_an_int8_artifact_gives_the_same_answers_here_and_on_the_board(int8, tmp_path):
+    _, artifact, bundle = int8
+    images = digits()[0][:IMAGES]
+    np.save(tmp_path / "images.npy", images)
+    mounts = {"/bundle": bundle, "/data": tmp_path}
+    done = container(["python3", "-c", PREDICT], requirements_of(bundle), mounts)
+    assert done.returncode == 0, done.stderr
+    there = np.concatenate(json.loads(done.stdout))
+    run = artifact.open()
+    here = np.concatenate([run({"x": image[None]})[0] for image in images])
+    assert there.shape == here.shape == (IMAGES, 10)
+    assert np.array_equal(there.argmax(1), here.argmax(1)), "every one of the answers"
+    assert snr_db([here], [there]) > 20
