@@ -107,15 +107,15 @@ def _signed(release: bytes) -> str:
 def _kept(url: str, sha256: str, cache: Path) -> bytes:
     """A file of that digest from the cache, else fetched and kept there."""
     path = cache / sha256
-    content = path.read_bytes() if path.exists() else _get(url)
+    if path.exists() and hashlib.sha256(content := path.read_bytes()).hexdigest() == sha256:
+        return content
+    content = _get(url)
     if hashlib.sha256(content).hexdigest() != sha256:
-        path.unlink(missing_ok=True)
         raise fail(f"{url}: the SHA-256 is not the one that Debian lists; try again")
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(f".{os.getpid()}.half")
-        half.write_bytes(content)
-        half.replace(path)
+    cache.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(f".{os.getpid()}.half")
+    half.write_bytes(content)
+    half.replace(path)
     return content
 
 

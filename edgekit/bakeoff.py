@@ -37,7 +37,6 @@ class Entry:
     shop: Workshop
     tried: Tried
     times_ms: Mapping[int, float]
-    notes: tuple[str, ...] = ()
 
     @property
     def runtime(self) -> RuntimeName:
@@ -66,13 +65,11 @@ class Outcome:
         shop: the workshop of the chosen runtime and threads.
         unchanged: the float network there, built and measured.
         rivals: every runtime of the target, in its order.
-        notes: what the conversion for the chosen runtime had to do.
     """
 
     shop: Workshop
     unchanged: Tried
     rivals: tuple[Rival, ...]
-    notes: tuple[str, ...] = ()
 
 
 def bake_off(
@@ -93,7 +90,7 @@ def bake_off(
     failed: dict[RuntimeName, EdgekitError] = {}
     for runtime in shop.target.runtimes:
         try:
-            entries.append(_enter(replace(shop, runtime=runtime), unchanged, layers))
+            entries.append(_enter(replace(shop, runtime=runtime, artifacts={}), unchanged, layers))
         except (BadInput, VerificationFailed, OutsideFailure) as error:
             failed[runtime] = error
     if not entries:
@@ -115,24 +112,23 @@ def bake_off(
         shop=replace(chosen.shop, threads=chosen.threads),
         unchanged=tried,
         rivals=rivals,
-        notes=chosen.notes,
     )
 
 
 def _enter(shop: Workshop, unchanged: Candidate, layers: Sequence[Layer]) -> Entry:
     """The float network in one runtime, with its figures."""
-    if lacking := installed(shop.runtime):
+    with shop.progress.hush():
+        lacking = installed(shop.runtime)
+    if lacking:
         raise lacking
-    graph = float_graph(shop, Recipe())
-    start = converted(shop, graph, Recipe())
-    shop = replace(shop, floats=start.artifact)
     tried = build_and_measure(shop, unchanged)
+    shop = replace(shop, floats=shop.artifacts[unchanged.name])
     target, times = shop.target, {}
     for threads in sorted({1, target.threads}):
         foreseen = predict(layers, target.profile, runtime=shop.runtime, threads=threads).latency_p50_ms
         if foreseen is not None:
             times[threads] = foreseen.value
-    return Entry(shop, tried, times, start.notes)
+    return Entry(shop, tried, times)
 
 
 def _in_turns(entries: Sequence[Entry]) -> list[Entry]:

@@ -21,10 +21,12 @@ class Inspection:
 
     Attributes:
         inputs: name, shape (a text is a dynamic axis) and dtype of each.
+        layers: none where the artifact is not an ONNX file; what follows is then unknown, None.
         params: weight elements.
         macs: multiply-accumulates of one call.
         weight_bytes: bytes of all weights.
         activation_peak_bytes: most activation bytes alive at once when nodes run in order.
+        quantized: whether it computes on integers.
         facts: what else is known, in words: the opset, of a bundle its target, runtime and outcome.
     """
 
@@ -32,12 +34,12 @@ class Inspection:
     inputs: tuple[tuple[str, tuple[int | str, ...], str], ...]
     outputs: tuple[tuple[str, tuple[int | str, ...], str], ...]
     layers: tuple[Layer, ...]
-    params: int
-    macs: int
-    weight_bytes: int
-    activation_peak_bytes: int
-    quantized: bool
     facts: dict[str, str]
+    params: int | None = None
+    macs: int | None = None
+    weight_bytes: int | None = None
+    activation_peak_bytes: int | None = None
+    quantized: bool | None = None
 
 
 def inspect_model(source: str, given: Any) -> Inspection:
@@ -63,7 +65,8 @@ def inspect_model(source: str, given: Any) -> Inspection:
 def inspect_bundle(bundle: Path) -> Inspection:
     """Inspect a bundle's artifact at the shapes of its first golden sample.
 
-    No code of the bundle is executed; its graph is run once, to know the shapes.
+    No code of the bundle is executed; an ONNX graph is run once, to know the shapes. Of another runtime's
+    artifact the layers are not listed.
 
     Raises:
         BadInput: it is no bundle, or what is in it cannot be read.
@@ -73,8 +76,6 @@ def inspect_bundle(bundle: Path) -> Inspection:
     from edgekit.task.onnx_file import load_onnx
 
     manifest = read_manifest(bundle)
-    model = load_onnx(confine(bundle, manifest.artifact))
-    call = first_call(bundle, manifest)
     facts = {
         "target": manifest.device.target,
         "runtime": f"{manifest.runtime.name} {manifest.runtime.version}",
@@ -83,7 +84,16 @@ def inspect_bundle(bundle: Path) -> Inspection:
         or "none: as it was given",
         "made by": f"edgekit {manifest.edgekit}",
     }
-    return _inspect(manifest.name, model, call, facts)
+    if not manifest.artifact.endswith(".onnx"):
+        return Inspection(
+            name=manifest.name,
+            inputs=tuple((item.name, tuple(item.shape), item.dtype) for item in manifest.inputs),
+            outputs=tuple((item.name, tuple(item.shape), item.dtype) for item in manifest.outputs),
+            layers=(),
+            facts=facts,
+        )
+    model = load_onnx(confine(bundle, manifest.artifact))
+    return _inspect(manifest.name, model, first_call(bundle, manifest), facts)
 
 
 def _steps(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -54,6 +54,7 @@ def build_and_measure(shop: Workshop, candidate: Candidate) -> Tried:
         quality=built.quality,
         parities=(*parities, *built.parities),
         routes=built.routes,
+        notes=start.notes,
     )
     if shop.target.local:
         return _on_device(shop, tried)
@@ -93,7 +94,7 @@ def _quality_source(quality: Quality, runtime: str) -> str:
 
 def _on_device(shop: Workshop, tried: Tried) -> Tried:
     """The candidate measured on this machine, which is the device; anew each time, for it is the proof."""
-    stage_of = shop.progress.stage(f"measure {tried.name}")
+    stage_of = shop.progress.stage(f"measure {tried.name} in {shop.runtime}")
     with stage_of as detail, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         bundle = Path(folder) / "bundle"
         pack(shop, tried, bundle)
@@ -126,7 +127,9 @@ def _elsewhere(shop: Workshop, tried: Tried, graph: Graph, threads: int) -> Trie
         found = {"peak_rss_mb": memory, "speedup": _speedup(shop, tried)}
         (folder / FOUND).write_text(json.dumps(found))
 
-    found = json.loads((stage(shop, f"measure {tried.name}", key, make) / FOUND).read_text())
+    found = json.loads(
+        (stage(shop, f"measure {tried.name} in {shop.runtime}", key, make) / FOUND).read_text()
+    )
     here = _memory(found["peak_rss_mb"])
     layers = _layers(shop, tried, graph)
     foreseen = predict(layers, target.profile, runtime=shop.runtime, threads=threads)
@@ -172,7 +175,9 @@ def _bench(shop: Workshop, name: str, bundle: Path, detail: Detail) -> Cost:
         if wanted <= {field for field, _ in cost.known()}:
             break
     if result["warnings"]:
-        shop.progress.warn(f"the timing of {name} is doubtful: {'; '.join(result['warnings'])}")
+        shop.progress.warn(
+            f"the timing of {name} in {shop.runtime} is doubtful: {'; '.join(result['warnings'])}"
+        )
     return cost
 
 

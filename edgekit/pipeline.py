@@ -168,11 +168,12 @@ def _prepare(request: Request, progress: Progress) -> _Prepared:
     layers = describe(graph, shop.example).layers
     as_it_is = unchanged(graph)
     baked = bake_off(replace(shop, baseline=baseline), as_it_is, layers, others)
-    notes = [*baseline.notes, *baked.notes]
+    notes = [*baseline.notes, *baked.unchanged.notes]
     if recipe:
         offered = [given_recipe(recipe, as_it_is)]
     else:
-        offer = offer_for(task, graph, *quantizers(baked.shop))
+        with progress.hush():
+            offer = offer_for(task, graph, *quantizers(baked.shop))
         offered = candidates(target, baked.shop.runtime, offer)
         notes.extend(offer.why_not)
     return _Prepared(baked=baked, layers=layers, candidates=tuple(offered), notes=tuple(notes))

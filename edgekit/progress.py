@@ -60,11 +60,15 @@ class Progress:
         start = time.monotonic()
         self._open(title)
         try:
-            with _on_standard_error() if self.verbose else _kept_back():
+            with self.hush():
                 yield lambda text: self._show(f"{title}: {text}")
         finally:
             self._close()
         self.say(f"[green]✓[/green] {_escaped(title)} [dim]{time.monotonic() - start:.1f} s[/dim]")
+
+    def hush(self) -> contextlib.AbstractContextManager[None]:
+        """Keep back what libraries print in the block, which is too short to be a stage."""
+        return _on_standard_error() if self.verbose else _kept_back()
 
     def _open(self, title: str) -> None:
         console = self.console  # made before `_kept_back` takes standard error away

@@ -95,6 +95,7 @@ class Tried:
             thread; None for the float network itself.
         realised: False when only predicted, never built.
         reason: one sentence: why it was shipped, or why not.
+        notes: what its conversion for the runtime had to do.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Tried:
     routes: tuple[Route, ...] = ()
     realised: bool = True
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,8 @@ class Plan:
 
     Attributes:
         candidates: with their predicted costs; none of them was built.
-        layers: of the float network, each with its predicted time, milliseconds; none where nothing foretells it.
+        layers: of the float network, each with its predicted time, milliseconds; none where nothing
+            foretells it.
         runtimes: the float network in each of the target's runtimes, in the order of the target.
         notes: what the conversion had to do, and which kinds of steps are not offered, and why.
     """

@@ -86,10 +86,7 @@ def build(
     try:
         record = model.model_validate(plain)
     except ValidationError as error:
-        wrong = [_problem(model, detail) for detail in error.errors(include_url=False)]
-        # A list whose only item is wrong is also called too short.
-        told = [one for one in wrong if not any(other.key.startswith(f"{one.key}.") for other in wrong)]
-        return Built(None, (*split.problems, *told))
+        return Built(None, (*split.problems, *_problems(model, error.errors(include_url=False))))
     record._sources.update(split.sources)
     return Built(record, tuple(split.problems))
 
@@ -140,6 +137,21 @@ def _is_record(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+def _problems(model: type[BaseModel], details: Iterable[ErrorDetails]) -> list[Problem]:
+    """Each thing once: a list whose only item is wrong is also called too short.
+
+    Below an unknown name in a mapping nothing needs to be said.
+    """
+    found = [(_problem(model, detail), detail["loc"][-1] == "[key]") for detail in details]
+    names = {problem.key for problem, is_name in found if is_name}
+    wrong = [
+        problem
+        for problem, is_name in found
+        if is_name or not any(problem.key == name or problem.key.startswith(f"{name}.") for name in names)
+    ]
+    return [one for one in wrong if not any(other.key.startswith(f"{one.key}.") for other in wrong)]
+
+
 def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
     """One of pydantic's errors in words a reader of YAML understands."""
     path = ".".join(str(part) for part in detail["loc"] if part != "[key]")
@@ -154,6 +166,7 @@ def _problem(model: type[BaseModel], detail: ErrorDetails) -> Problem:
     if kind == "string_type":
         return Problem(path, f"must be text, not {_shown(detail['input'])}", 'put it in quotes: "3.11"')
     message = detail["msg"].removeprefix("Input ").removeprefix("Tuple ").removeprefix("Dictionary ")
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
     allowed = re.findall(r"'([^']+)'", detail["msg"]) if kind == "literal_error" else []
     return Problem(
         path, f"{message}, not {_shown(detail['input'])}", nearest(str(detail["input"])[:64], allowed)

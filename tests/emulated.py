@@ -19,7 +19,10 @@ from platformdirs import user_cache_path
 DOCKER = Path(__file__).parents[1] / "docker"
 CPUINFO = {"cortex-a53": "rpi3", "cortex-a72": "rpi4", "cortex-a76": "rpi5"}
 EMULATOR_MB = 150  # what QEMU takes itself: its own binary and the translated code
-PLATFORMS = ["manylinux2014_aarch64", *(f"manylinux_2_{glibc}_aarch64" for glibc in (17, 27, 28, 31, 35))]
+PLATFORMS = [
+    "manylinux2014_aarch64",
+    *(f"manylinux_2_{glibc}_aarch64" for glibc in range(17, 37)),
+]  # Debian 12: 2.36
 
 
 def run_in_container(

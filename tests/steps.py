@@ -13,8 +13,10 @@ import onnx
 from networks import calls_of, task_of
 from torch import nn
 
-from edgekit.artifact import Converted, Run, RuntimeName
+from edgekit.artifact import Artifact, Converted, Run, RuntimeName
 from edgekit.compress.context import Context
+from edgekit.compress.settings import Settings
+from edgekit.compress.ways import ways_of
 from edgekit.result import Quality
 from edgekit.runtimes.convert import convert
 from edgekit.runtimes.float_graph import float_graph
@@ -69,6 +71,18 @@ def convert_graph(task: Task, graph: onnx.ModelProto, runtime: RuntimeName, fold
     torch_network = None if isinstance(task.model, onnx.ModelProto) else lambda: task.model
     artifact = convert(runtime, graph, torch_network, task, place / runtime, [])
     return Converted(graph=place / "float.onnx", artifact=artifact, network=torch_network)
+
+
+def by_way(
+    name: str, task: Task, graph: onnx.ModelProto, folder: Path, calls: Sequence[dict[str, np.ndarray]] = ()
+) -> onnx.ModelProto:
+    """What one of onnxruntime's ways of quantizing makes of a float graph, with its usual settings."""
+    converted = convert_graph(task, graph, "onnxruntime", folder)
+    (way,) = [way for way in ways_of("onnxruntime") if way.name == name]
+    context = context_of(task, graph, folder, **({"calls": calls} if calls else {}))
+    assert way.why_not(converted, Settings(), context) == ""
+    made: Artifact = way.make(converted, Settings(), task, context, fresh(folder))
+    return onnx.load(made.path)
 
 
 def fresh(folder: Path) -> Path:

@@ -279,6 +279,18 @@ def test_coefficients_are_inherited_runtime_by_runtime_and_their_keys_are_checke
     assert any("profile.cost_model.tflite.dence: unknown key; did you mean `dense`?" in one for one in told)
 
 
+def test_coefficients_of_an_unknown_runtime_are_one_problem_with_the_near_miss(tmp_path):
+    mine(tmp_path, "extends: rpi4\nprofile: {cost_model: {tflight: {dense: 1}}}\n")
+    (problem,) = problems_of(tmp_path / "mine.yaml")
+    assert ": profile.cost_model.tflight: should be 'onnxruntime', " in str(problem)
+    assert str(problem).endswith("did you mean `tflite`?")
+
+
+def test_pins_without_a_runtime_above_them_are_refused_in_words_of_yaml(tmp_path):
+    line = refusal(tmp_path, "extends: rpi4\nrequirements: {onnxruntime: 1.31.1}\n")
+    assert line == "mine.yaml: requirements.onnxruntime: should be a mapping, not `'1.31.1'`"
+
+
 def test_the_gain_of_a_precision_belongs_to_a_runtime():
     profile = load_profile("rpi5")
     assert profile.gain("onnxruntime", "float16") < 1 == profile.gain("tflite", "float16")

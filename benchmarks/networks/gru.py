@@ -81,7 +81,7 @@ def example_inputs() -> tuple[Tensor, ...]:
 
 def calibration_data() -> Iterator[tuple[Tensor, ...]]:
     bands = clips("train")[0]
-    return ((bands[index : index + 1],) for index in range(0, len(bands), len(bands) // 200))
+    return ((bands[index : index + 1],) for index in range(0, len(bands), max(1, len(bands) // 200)))
 
 
 def training_data() -> kept.Batches:

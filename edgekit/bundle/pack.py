@@ -149,7 +149,7 @@ def _manifest(
         name=artifact.runtime,
         version=target.version_of(artifact.runtime),
         threads=contents.threads,
-        options=as_json(dict(artifact.options)),
+        options=as_json({**artifact.options, **_of_the_board(target, artifact.runtime)}),
     )
     return Manifest(
         schema="edgekit.bundle/1",
@@ -181,6 +181,12 @@ def _manifest(
         golden=Golden(file=GOLDEN, samples=len(golden.calls), min_snr_db=golden.min_snr_db),
         files=_digests(files),
     )
+
+
+def _of_the_board(target: Target, runtime: RuntimeName) -> dict[str, float]:
+    """What a runtime is told of the board: how much memory TensorRT may take to make its engine there."""
+    board = target.profile.tensorrt
+    return {"workspace_mb": board.workspace_mb} if runtime == "tensorrt" and board else {}
 
 
 def _plain(cost: Cost) -> dict[str, Any]:

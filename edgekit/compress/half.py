@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import onnx
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.artifact import Artifact, Converted
 from edgekit.compress.context import Context
+from edgekit.errors import BadInput
+from edgekit.graph.prepare import is_quantized
 from edgekit.runtimes.convert import half
 from edgekit.task.record import Task
 
@@ -30,7 +33,9 @@ class Half(BaseModel):
         """The 16-bit artifact.
 
         Raises:
-            BadInput: the runtime has no such precision, or its converter cannot treat the network.
+            BadInput: the network is quantized already, the runtime has no such precision, or its converter
+                cannot treat the network.
         """
-        del task
+        if is_quantized(onnx.load(converted.graph)):
+            raise BadInput("it is quantized already and is left alone", where=f"the model of {task.name}")
         return half(converted, self.precision, context.folder)

@@ -21,23 +21,34 @@ def print_inspection(found: Inspection, console: Console, *, all_layers: bool) -
     for kind, values in (("input", found.inputs), ("output", found.outputs)):
         for name, shape, dtype in values:
             console.print(Text(f"{kind} {clean(name)}: {dtype}[{', '.join(map(str, shape))}]"))
+    _print_numbers(found, console)
+    for name, value in found.facts.items():
+        console.print(Text(f"{name}: {clean(value)}", style="dim"), overflow="fold")
+    console.print()
+    if not found.layers:
+        console.print(
+            "its layers are not listed: the artifact is no ONNX file; inspect what it was built from"
+        )
+        return
+    shown = list(found.layers) if all_layers else largest(found.layers)
+    console.print(_table(shown, found.macs or 0))
+    if len(shown) < len(found.layers):
+        console.print(
+            Text(f"{len(found.layers) - len(shown)} smaller layers are not shown; --all lists them")
+        )
+
+
+def _print_numbers(found: Inspection, console: Console) -> None:
+    if found.params is None or found.weight_bytes is None:
+        return
     console.print(
         f"{found.params:,} parameters, {found.weight_bytes / 1e6:.2f} MB of weights"
         + (", quantized" if found.quantized else "")
     )
     console.print(
-        f"{found.macs / 1e6:.1f} M multiply-accumulates a call, "
-        f"activations at most {found.activation_peak_bytes / 1e6:.2f} MB at once"
+        f"{(found.macs or 0) / 1e6:.1f} M multiply-accumulates a call, "
+        f"activations at most {(found.activation_peak_bytes or 0) / 1e6:.2f} MB at once"
     )
-    for name, value in found.facts.items():
-        console.print(Text(f"{name}: {clean(value)}", style="dim"), overflow="fold")
-    console.print()
-    shown = list(found.layers) if all_layers else largest(found.layers)
-    console.print(_table(shown, found.macs))
-    if len(shown) < len(found.layers):
-        console.print(
-            Text(f"{len(found.layers) - len(shown)} smaller layers are not shown; --all lists them")
-        )
 
 
 def largest(layers: Sequence[Layer]) -> list[Layer]:

@@ -141,7 +141,9 @@ def _module_path(path: str) -> str:
 def _line_of(error: BaseException) -> str | None:
     """The innermost line of the user's own code that an exception went through: "net.py:12"."""
     frames = traceback.extract_tb(error.__traceback__)
-    return next((f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if _is_users(f.filename)), None)
+    return next(
+        (f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if _is_users(f.filename)), None
+    )
 
 
 def _is_users(file: str) -> bool:

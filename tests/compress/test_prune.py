@@ -39,14 +39,20 @@ TREATED = {
 }
 
 
-def pruned(network, example, macs=0.6, model=None):
-    task = task_of(network, [example])
-    context = context_of(task, model)
-    return task, Prune(macs=macs, round_to=8).apply(network, task, context)
+@pytest.fixture
+def pruned(tmp_path):
+    """Prune a network around this example call; the task and what came out."""
+
+    def prune(network, example, macs=0.6):
+        task = task_of(network, [example])
+        context = context_of(task, None, tmp_path)
+        return task, Prune(macs=macs, round_to=8).apply(network, task, context)
+
+    return prune
 
 
 @pytest.mark.parametrize("kind", TREATED)
-def test_networks_become_smaller_run_and_export(kind):
+def test_networks_become_smaller_run_and_export(kind, pruned):
     network, example = TREATED[kind]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     task, narrow = pruned(network, example)
@@ -62,7 +68,7 @@ def test_networks_become_smaller_run_and_export(kind):
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_less_work_asked_is_less_work_got():
+def test_less_work_asked_is_less_work_got(pruned):
     network, example = TREATED["residual"]
     work = [
         count_macs(pruned(network, example, macs)[1], (torch.from_numpy(example),))
@@ -116,23 +122,23 @@ def test_a_width_that_the_forward_function_relies_on_is_left_alone():
     ],
     ids=["one layer", "attention", "torch's attention", "recurrent", "no layer"],
 )
-def test_networks_with_nothing_to_narrow_are_refused_in_one_line(network, example):
+def test_networks_with_nothing_to_narrow_are_refused_in_one_line(network, example, pruned, tmp_path):
     if example is None:
         task = task_of(network, [noise(3, 1, 16)] * 3)
         with pytest.raises(BadInput, match=r"^prune: no layer can be narrowed"):
-            Prune().apply(network.eval(), task, context_of(task, None))
+            Prune().apply(network.eval(), task, context_of(task, None, tmp_path))
         return
     with pytest.raises(BadInput, match=r"^prune: no layer can be narrowed"):
         pruned(network, example)
 
 
-def test_a_state_is_kept_as_wide_as_its_cell():
+def test_a_state_is_kept_as_wide_as_its_cell(tmp_path):
     task = task_of(Stateful(), [noise(1, 512), noise(2, 1, 16)], names=["x", "state"])
     with pytest.raises(BadInput, match=r"^prune: no layer can be narrowed"):
-        Prune().apply(task.model, task, context_of(task, None))
+        Prune().apply(task.model, task, context_of(task, None, tmp_path))
 
 
-def test_what_cannot_be_reached_is_refused_with_the_least_that_can():
+def test_what_cannot_be_reached_is_refused_with_the_least_that_can(pruned):
     network, example = TREATED["residual"]
     with pytest.raises(
         BadInput, match=r"^prune: at least \d+% of the work stays with channels in multiples of 8"
@@ -140,7 +146,7 @@ def test_what_cannot_be_reached_is_refused_with_the_least_that_can():
         pruned(network, example, 0.01)
 
 
-def test_an_exported_network_is_refused():
+def test_an_exported_network_is_refused(pruned):
     frozen = torch.jit.trace(TinyCnn().eval(), torch.zeros(1, 1, 16, 16))
     with pytest.raises(BadInput, match=r"an exported network cannot be pruned, its forward is frozen"):
         pruned(frozen, noise(1, 1, 16, 16))
@@ -155,8 +161,8 @@ def test_the_channels_of_least_weight_go():
     assert narrow[0].weight.flatten().tolist() == [1.0, 2.0]
 
 
-def test_distillation_brings_back_what_pruning_cost(tiny_cnn):
-    context = context_of(tiny_cnn, None)
+def test_distillation_brings_back_what_pruning_cost(tiny_cnn, tmp_path):
+    context = context_of(tiny_cnn, None, tmp_path)
     narrow = Prune(macs=0.5, round_to=8).apply(tiny_cnn.model, tiny_cnn, context)
     taught = Distill(epochs=3).apply(narrow, tiny_cnn, context)
     graphs = [
@@ -167,7 +173,7 @@ def test_distillation_brings_back_what_pruning_cost(tiny_cnn):
     assert after > whole - 0.05
 
 
-def test_channels_that_torch_pruning_loses_track_of_are_refused_in_one_line():
+def test_channels_that_torch_pruning_loses_track_of_are_refused_in_one_line(pruned):
     class Split(nn.Module):
         def __init__(self):
             super().__init__()
@@ -181,7 +187,7 @@ def test_channels_that_torch_pruning_loses_track_of_are_refused_in_one_line():
         pruned(Split(), IMAGE)
 
 
-def test_outputs_in_a_dict_keep_their_shapes():
+def test_outputs_in_a_dict_keep_their_shapes(pruned):
     class Named(nn.Module):
         def __init__(self):
             super().__init__()
