@@ -99,12 +99,12 @@ def update(folder: Path, networks: Mapping[str, Network], asked: Sequence[tuple[
         networks: all that the page shows, by name.
         asked: names of networks and runtimes.
     """
-    rows = read_rows(folder / STORE)
     for name, runtime in asked:
-        key = key_of(networks[name], runtime)
+        key, rows = key_of(networks[name], runtime), read_rows(folder / STORE)
         if rows.get((name, runtime), {}).get("key") != key:
             print(f"{name}, {runtime}", file=sys.stderr, flush=True)
-            rows[name, runtime] = {"key": key, **make_row(networks[name].source, runtime, quick=False)}
+            row = {"key": key, **make_row(networks[name].source, runtime, quick=False)}
+            rows = {**read_rows(folder / STORE), (name, runtime): row}  # another process may have added some
         write(folder, _shown(rows, networks, product(networks, RUNTIMES)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgekit.cost import Cost, Figure, judge, outcome
 from edgekit.ondevice.runner import facts, percentiles
-from edgekit.result import BuildResult, Parity, Quality, Route, Tried
+from edgekit.result import BuildResult, Parity, Quality, Rival, Route, Tried
 
 HOSTILE = "<script>alert('x')</script> & \"q\" \x1b[31mred\x07 \u202etfel ünï-日本 " + "very_long_" * 40
 
@@ -115,14 +115,45 @@ PRUNED = Tried(
 )
 
 
+def rival(runtime, latency_ms, ratio, reason, *, memory_mb=48.0, chosen=False):
+    """The float network in one of the target's runtimes: latency predicted, memory carried over."""
+    cost = Cost(
+        latency_p90_ms=predicted(latency_ms, latency_ms * 0.7, latency_ms * 1.5),
+        peak_memory_mb=predicted(memory_mb, memory_mb * 0.75, memory_mb * 1.25),
+        size_mb=measured(1.12),
+    )
+    parity = Parity(stage=f"onnx -> {runtime}", snr_db=124.8, max_abs=8.1e-6, top1=1.0, floor_db=50.0)
+    return Rival(
+        runtime=runtime,
+        threads=4,
+        chosen=chosen,
+        reason=reason,
+        cost=cost,
+        parity=None if runtime == "onnxruntime" else parity,
+        ratio=ratio,
+    )
+
+
+RIVALS = (
+    rival("tflite", 44.7, 1.17, "1.17 times the time of onnxruntime, predicted", memory_mb=21.0),
+    rival("onnxruntime", 38.2, 1.0, "fastest with 4 threads, predicted", chosen=True),
+    Rival(
+        runtime="openvino",
+        chosen=False,
+        reason="not tried: network.py:12: openvino has no operator `Bucketize`",
+    ),
+)
+
+
 def build(*, tried=(FLOAT, INT8, PRUNED), shipped=1, budget=BUDGET, **more):
     """A build as `edgekit build examples/digits/task.py --target rpi4` comes out."""
     own = {
         "task": "examples/digits/task.py",
         "target": "rpi4",
         "profile": "rpi4",
-        "runtime": "onnxruntime 1.31.1",
+        "runtime": "onnxruntime",
         "threads": 4,
+        "runtimes": RIVALS,
         "outcome": tried[shipped].outcome if shipped is not None else "NOT MET",
         "bundle": Path("dist/digits-rpi4"),
         "versions": {"torch": "2.13.0", "onnx": "1.23.0", "onnxruntime": "1.31.1", "nncf": "3.4.0"},
@@ -163,14 +194,21 @@ def unproven_build():
 
 
 def bare_build():
-    """No budget, no data, nothing measured but the size."""
+    """No budget, no data, nothing measured but the size; one runtime only."""
     tried = Tried(
         name="float32",
         recipe={},
         cost=Cost(size_mb=measured(1.12)),
         quality=Quality(kind="none", score=None, drop=None),
     )
-    return build(tried=(replace(tried, outcome="MET"),), shipped=0, budget=Cost(), machine="", seconds=0.2)
+    return build(
+        tried=(replace(tried, outcome="MET"),),
+        shipped=0,
+        budget=Cost(),
+        runtimes=RIVALS[1:2],
+        machine="",
+        seconds=0.2,
+    )
 
 
 def hostile_build():
@@ -183,6 +221,7 @@ def hostile_build():
         size_mb=measured(1e15, HOSTILE),
         drop=measured(float("inf"), HOSTILE),
     )
+    parity = Parity(stage=HOSTILE, snr_db=float("nan"), max_abs=float("inf"), top1=None, floor_db=60.0)
     tried = Tried(
         name=HOSTILE,
         recipe={"steps": [{"step": HOSTILE, HOSTILE: float("inf")}]},
@@ -191,15 +230,7 @@ def hostile_build():
         quality=Quality(kind=HOSTILE, score=float("-inf"), drop=float("inf"), worst_class=HOSTILE, samples=0),
         verdicts=tuple(judge(strange, BUDGET)),
         outcome="NOT MET",
-        parities=(
-            Parity(
-                stage=HOSTILE,
-                snr_db=float("nan"),
-                max_abs=float("inf"),
-                top1=None,
-                floor_db=60.0,
-            ),
-        ),
+        parities=(parity,),
         routes=(
             Route(name=HOSTILE, chosen=True, reason=HOSTILE, latency_ratio=float("inf"), size_ratio=0.0),
         ),
@@ -216,6 +247,19 @@ def hostile_build():
         shipped=0,
         outcome="NOT MET",
         bundle=Path("dist") / HOSTILE.replace("/", "_"),
+        runtimes=(
+            Rival(
+                runtime=HOSTILE,
+                chosen=True,
+                reason=HOSTILE,
+                threads=1,
+                cost=strange,
+                here=strange,
+                parity=parity,
+                ratio=float("inf"),
+            ),
+            Rival(runtime=HOSTILE, chosen=False, reason=HOSTILE, ratio=float("nan")),
+        ),
         relax=(HOSTILE,),
         warnings=(HOSTILE,),
         reused=(HOSTILE,),

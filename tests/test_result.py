@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.cost import Cost, Figure, judge
-from edgekit.result import Parity, Quality, Tried, as_json
+from edgekit.result import Parity, Quality, Rival, Tried, as_json
 
 
 def test_infinite_figures_anywhere_become_null_in_one_pass():
@@ -37,6 +37,19 @@ def test_a_record_becomes_an_object_with_its_fields_by_name():
         "floor_db": 60.0,
     }
     assert as_json(Quality(kind="none", score=None, drop=None))["kind"] == "none"
+
+
+def test_a_runtime_that_did_not_come_so_far_has_no_figures():
+    assert as_json(Rival(runtime="tflite", chosen=False, reason="not tried: no")) == {
+        "runtime": "tflite",
+        "chosen": False,
+        "reason": "not tried: no",
+        "threads": None,
+        "cost": {},
+        "here": {},
+        "parity": None,
+        "ratio": None,
+    }
 
 
 @given(

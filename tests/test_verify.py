@@ -5,10 +5,11 @@ import onnx
 import pytest
 from networks import Encoder, TinyCnn, calibrated, calls_of, noise, task_of
 from onnx import numpy_helper
+from steps import convert_graph
 
 from edgekit.errors import VerificationFailed
 from edgekit.runtimes.float_graph import float_graph
-from edgekit.verify import FLOAT_FLOOR_DB, check_export, check_graph, parity
+from edgekit.verify import FLOAT_FLOOR_DB, check_artifact, check_export, check_graph, parity
 
 
 def spoil(model, op, index, factor=1.02):
@@ -43,6 +44,26 @@ def test_the_node_of_a_rewrite_that_does_something_else_is_named():
     wrong, name = spoil(graph, "Gemm", 2)
     with pytest.raises(VerificationFailed, match=rf"float32 -> half: .*first node that diverges is `{name}`"):
         check_graph("float32 -> half", graph, wrong, calls_of(task), FLOAT_FLOOR_DB)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_artifact_is_run_by_its_own_runtime(runtime, tiny_cnn, tiny_graph, tmp_path):
+    artifact = convert_graph(tiny_cnn, tiny_graph, runtime, tmp_path).artifact
+    stage = f"onnx -> {runtime}"
+    found = check_artifact(stage, tiny_graph, artifact, calls_of(tiny_cnn), FLOAT_FLOOR_DB)
+    assert (found.stage, found.top1, found.floor_db) == (stage, 1, FLOAT_FLOOR_DB)
+    assert found.snr_db > 90
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_artifact_that_does_something_else_is_refused_with_the_node_where_it_shows(
+    runtime, tiny_cnn, tiny_graph, tmp_path
+):
+    wrong, name = spoil(tiny_graph, "Conv", 1)
+    artifact = convert_graph(tiny_cnn, wrong, runtime, tmp_path).artifact
+    named = f"the first node that diverges is `{name}`" if runtime == "onnxruntime" else "no single node"
+    with pytest.raises(VerificationFailed, match=f"^onnx -> it: outputs agree to .*; {named}"):
+        check_artifact("onnx -> it", tiny_graph, artifact, calls_of(tiny_cnn), FLOAT_FLOOR_DB)
 
 
 def test_a_module_path_names_the_node(tiny_graph):

@@ -138,14 +138,8 @@ def calibration_data() -> Iterator[tuple[Tensor, ...]]:
     return ((pixels[index : index + 1],) for index in range(128))
 
 
-def negative(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Light and dark exchanged in half of the pictures."""
-    signs = torch.randint(0, 2, (len(pictures), 1, 1, 1), generator=generator) * 2 - 1
-    return pictures * signs
-
-
 def training_data() -> kept.Batches:
-    return kept.Batches(targets(), 32, negative)
+    return kept.Batches(targets(), 32, scenes.negative)
 
 
 def evaluate(predict) -> dict[str, object]:

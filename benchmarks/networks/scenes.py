@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import skimage
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -52,6 +53,12 @@ def scenes(part: str, count: int, size: int, *, most: int) -> Iterator[Scene]:
     random = np.random.default_rng({"train": 0, "test": 1}[part])
     for _ in range(count):
         yield _scene(part, size, int(random.integers(1, most + 1)), random)
+
+
+def negative(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Light and dark exchanged in half of the pictures."""
+    signs = torch.randint(0, 2, (len(pictures), 1, 1, 1), generator=generator) * 2 - 1
+    return pictures * signs
 
 
 def _scene(part: str, size: int, wanted: int, random: np.random.Generator) -> Scene:

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIZE, MOST = 64, 4
-SCENES = {"train": 480, "test": 120}
-EPOCHS = 14
+SCENES = {"train": 800, "test": 120}
+EPOCHS = 10
 
 
 class UNet(nn.Module):

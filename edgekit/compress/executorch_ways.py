@@ -1,7 +1,8 @@
-"""The ways of quantizing for ExecuTorch: torch's PT2E with the rules of XNNPACK's kernels, and torchao's int4."""
+"""The ways of quantizing for ExecuTorch: torch's PT2E by the rules of XNNPACK, and torchao's int4."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.artifact import Artifact, Converted
 from edgekit.compress.calls import spread
 from edgekit.compress.context import Context
-from edgekit.compress.pt2e_xnnpack import dynamic_quantizer, own_each_bias, static_quantizer
+from edgekit.compress.pt2e_xnnpack import dynamic_quantizer, own_each_weight, static_quantizer
 from edgekit.compress.qat_ways import qat_way
 from edgekit.compress.settings import Method, Settings
 from edgekit.compress.way import Way
@@ -89,7 +90,7 @@ def _pt2e(converted: Converted, task: Task, folder: Path, quantizer: Any, calls:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     network = _exported(converted, task).module()
-    own_each_bias(network)
+    own_each_weight(network)
     with quiet(), torch.no_grad():
         prepared = prepare_pt2e(network, quantizer)
         for call in calls:
@@ -101,13 +102,13 @@ def _pt2e(converted: Converted, task: Task, folder: Path, quantizer: Any, calls:
 def _make_int4(
     converted: Converted, settings: Settings, task: Task, context: Context, folder: Path
 ) -> Artifact:
-    """Dense layers with int4 weights in groups that share a scale, activations in int8 by their range there."""
+    """Dense layers with int4 weights, a scale a group; activations rounded to int8 by their range there."""
     import torch
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
     from torchao.quantization.granularity import PerGroup
 
     size = settings.group_size
-    network = converted.network() if converted.network else None
+    network = copy.deepcopy(converted.network()) if converted.network else None
     fitting = 0
 
     def fits(module: torch.nn.Module, _name: str) -> bool:
@@ -120,7 +121,8 @@ def _make_int4(
     with quiet():
         if network is not None:
             config = Int8DynamicActivationIntxWeightConfig(
-                weight_dtype=torch.int4, weight_granularity=PerGroup(size)
+                weight_dtype=getattr(torch, "int4"),  # noqa: B009 - torch's stubs lack it
+                weight_granularity=PerGroup(size),
             )
             quantize_(network, config, filter_fn=fits)
         program = exported(network, task)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from edgekit.compress.settings import Settings
-from edgekit.graph.fusion import use_uint8_activations
+from edgekit.graph.fusion import quantize_gemm_biases, use_uint8_activations
 from edgekit.graph.rewrite import join_inputs, stand_off_inputs
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def quantize_nncf(
             model_type=nncf.ModelType.TRANSFORMER if is_transformer(model) else None,
             advanced_parameters=_parameters(settings, reduce_range=reduce_range),
         )
-        return use_uint8_activations(join_inputs(quantized))
+        return quantize_gemm_biases(use_uint8_activations(join_inputs(quantized)))
 
     if settings.bias_correction != "full":
         return quantize(fast=True)

@@ -19,8 +19,8 @@ from edgekit.compress.sensitivity import Error, Make, fewest_in_float, layers_of
 from edgekit.compress.settings import Settings
 from edgekit.errors import BadInput
 from edgekit.graph.equalise import equalise
-from edgekit.graph.fusion import optimised, unfused_nodes
-from edgekit.graph.put_back import free_lone_weights, put_back, quantized_layers
+from edgekit.graph.fusion import dequantizing_nodes, optimised, unfused_nodes
+from edgekit.graph.put_back import put_back, quantized_layers, restore_weights
 from edgekit.graph.run import opened
 from edgekit.runtimes.onnxruntime import as_artifact
 
@@ -82,28 +82,25 @@ def settled(quantized: Quantized, kept: Collection[str] = ()) -> onnx.ModelProto
     """The graph with these layers in float, and with no other left in float between Q/DQ pairs.
 
     What onnxruntime does not fuse although it is quantized on both sides is put back to float as well: it
-    would only be dequantized, computed in float and quantized again.
+    would only be dequantized, computed in float and quantized again. What it computes in float because
+    nothing quantizes the result gets its float weights.
 
     Raises:
         BadInput: some stand in float between Q/DQ pairs all the same.
     """
-    for _ in range(2):
-        graph = quantized.graph
-        if kept:
-            graph = free_lone_weights(put_back(graph, quantized.original, kept), quantized.original)
-        unfused = unfused_nodes(optimised(graph))
-        if not unfused:
-            return graph
-        known = {node.name for node in quantized.original.graph.node}
-        kept = {*kept, *(name for name in map(_source_name, unfused) if name in known)}
-    raise BadInput(
-        f"onnxruntime leaves {len(unfused)} layers in float between Q/DQ pairs, the first is `{unfused[0]}`"
-    )
-
-
-def _source_name(name: str) -> str:
-    """The name that a node had before onnxruntime joined its activation to it."""
-    return name.removeprefix("fused ")
+    graph = put_back(quantized.graph, quantized.original, kept)
+    known = {node.name for node in quantized.original.graph.node}
+    if unfused := unfused_nodes(optimised(graph)):
+        graph = put_back(quantized.graph, quantized.original, {*kept, *unfused} & known)
+    runs = optimised(graph)
+    if lone := known.intersection(dequantizing_nodes(runs)):
+        graph = restore_weights(graph, quantized.original, lone)
+        runs = optimised(graph)
+    if unfused := unfused_nodes(runs):
+        raise BadInput(
+            f"onnxruntime leaves {len(unfused)} layers in float between Q/DQ, the first `{unfused[0]}`"
+        )
+    return graph
 
 
 def revert(quantized: Quantized, error: Error, context: Context) -> tuple[str, ...]:

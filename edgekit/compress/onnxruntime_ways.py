@@ -7,6 +7,7 @@ onnxruntime's dynamic route ten times; on a transformer the dynamic route wins. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -217,7 +218,7 @@ _ORT_STATIC = _way("ort-static", "static", _why_not_ort_static, partial(_static,
 WAYS = (
     _NNCF,
     _ORT_STATIC,
-    _way("ort-mixed", "static", _why_not_mixed, _mixed),
+    replace(_way("ort-mixed", "static", _why_not_mixed, _mixed), by_itself=False),
     _way("ort-dynamic", "dynamic", _why_not_dynamic, _dynamic),
     _way("ort-weight-only", "weight-only", _why_not_weights, _weight_only),
     qat_way("qat", _ORT_STATIC),

@@ -20,13 +20,15 @@ TENTHS = 10  # the share of int4 is found to a tenth of the weights
 
 
 def compress_int8(model: openvino.Model) -> openvino.Model:
-    """The weights of convolutions, matrix products and embeddings in int8, one scale a channel.
+    """The weights of convolutions, matrix products and embeddings in int8, a scale and zero point a channel.
+
+    Without zero points a MobileNetV2's features come to 10 dB of the float ones instead of 16.
 
     Args:
         model: in float; it is changed.
     """
     nncf = load_nncf()
-    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
 
 
 def compress_int4(
@@ -36,8 +38,9 @@ def compress_int4(
 
     Args:
         model: in float; it is changed.
-        calls: calibration calls, by which scales and sensitivity are found; without them both are found by
-            the weights alone.
+        calls: calibration calls, by which the weights are rounded (GPTQ, Frantar et al. 2022) and sensitivity
+            is found; without them both go by the weights alone. On a small ViT that is 37 dB against 26, and
+            NNCF's scale estimation 21.
         group_size: inputs of a product that share a scale; fewer, by a power of two, where it does not divide
             the number of inputs.
         share: of the weights of matrix products that shall be int4, 0 to 1. NNCF leaves those in int8 whose
@@ -51,14 +54,14 @@ def compress_int4(
     more: dict[str, Any] = {}
     if calls:
         data = nncf.Dataset([dict(call) for call in calls])
-        more = {"dataset": data, "subset_size": len(calls), "scale_estimation": True}
+        more = {"dataset": data, "subset_size": len(calls), "gptq": True}
     return nncf.compress_weights(
         model,
         mode=nncf.CompressWeightsMode.INT4_SYM,
         ratio=share,
         group_size=group_size,
         all_layers=True,
-        backup_mode=nncf.BackupMode.INT8_SYM,
+        backup_mode=nncf.BackupMode.INT8_ASYM,
         advanced_parameters=AdvancedCompressionParameters(
             group_size_fallback_mode=GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=16
         ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-BIAS = 2  # its place among the arguments of a convolution or dense layer
+WEIGHT, BIAS = 1, 2  # their places among the arguments of a convolution or dense layer
 
 
 def static_quantizer() -> Any:
@@ -52,7 +52,8 @@ def dynamic_quantizer() -> Any:
                     node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(
                         input_qspec_map=specs, _annotated=True
                     )
-            return super().annotate(model)
+            annotated: torch.fx.GraphModule = super().annotate(model)
+            return annotated
 
     return Dynamic().set_global(config)
 
@@ -67,8 +68,8 @@ def _is_plain_conv(node: torch.fx.Node) -> bool:
     return weight is not None and weight.ndim == 4 and weight.shape[1] > 1
 
 
-def own_each_bias(network: torch.fx.GraphModule) -> None:
-    """Give each use of a bias its own copy, in place.
+def own_each_weight(network: torch.fx.GraphModule) -> None:
+    """Give each use of a layer's weights and bias its own copy, in place; equal ones are stored once.
 
     The integer bias is scaled by the layer's input; where one layer is used twice ExecuTorch 1.5 takes the
     first use's scale for both, and XNNPACK refuses the program.
@@ -76,9 +77,9 @@ def own_each_bias(network: torch.fx.GraphModule) -> None:
     import torch
 
     for node in list(network.graph.nodes):
-        if node.op != "get_attr" or len(node.users) < 2:
+        if node.op != "get_attr":
             continue
-        users = [user for user in node.users if len(user.args) > BIAS and user.args[BIAS] is node]
+        users = [user for user in node.users if node in user.args[WEIGHT : BIAS + 1]]
         for index, user in enumerate(users[1:], start=1):
             name = f"{node.target}_{index}".replace(".", "_")
             value = network.get_parameter(str(node.target)).detach().clone()
@@ -86,5 +87,5 @@ def own_each_bias(network: torch.fx.GraphModule) -> None:
             with network.graph.inserting_before(user):
                 copied = network.graph.get_attr(name)
             copied.meta = copy.copy(node.meta)
-            user.update_arg(BIAS, copied)
+            user.replace_input_with(node, copied)
     network.recompile()

@@ -42,7 +42,10 @@ def qat_way(name: str, static: Way) -> Way:
         from edgekit.compress.qat import trained
 
         if converted.network is None or task.training is None:
-            raise BadInput("it needs training data and a torch network", todo="give --training")
+            raise BadInput(
+                "it needs training data and a torch network",
+                todo="add `training_data()` to the task file, or give --training",
+            )
         network = trained(converted.network(), task, settings, context)
         floats, after, before = (_made(folder / name) for name in ("trained", "trained-int8", "int8"))
         artifacts = [
@@ -61,6 +64,7 @@ def qat_way(name: str, static: Way) -> Way:
         why_not=why_not,
         make=make,
         left_in_float=static.left_in_float,
+        by_itself=False,
     )
 
 

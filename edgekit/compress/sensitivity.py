@@ -78,38 +78,35 @@ def fewest_in_float(
     """
     if holds(make(frozenset())):
         return ()
-    return _halve(ranked, make, holds, least=1, most=False)
+    low, high, found = 1, len(ranked), None
+    while low <= high:
+        count = (low + high) // 2
+        if holds(make(frozenset(ranked[:count]))):
+            found, high = tuple(ranked[:count]), count - 1
+        else:
+            low = count + 1
+    return found
 
 
 def most_in_float(
     ranked: Sequence[str], make: Make, fits: Callable[[Artifact], bool]
 ) -> tuple[str, ...] | None:
-    """The most layers that can be left in float under a limit of size or time; None when not even none can.
+    """The layers that can be left in float under a limit of size or time; None when not even none can.
+
+    From the most sensitive on, each stays in float if it fits beside those before it: one artifact a layer.
 
     Args:
         ranked: layers, the most sensitive first.
         make: the artifact with these layers in float.
         fits: whether an artifact is small, or fast, enough.
     """
-    return _halve(ranked, make, fits, least=0, most=True)
-
-
-def _halve(
-    ranked: Sequence[str], make: Make, good: Callable[[Artifact], bool], *, least: int, most: bool
-) -> tuple[str, ...] | None:
-    """The longest beginning of the ranking that is good, or the shortest, of at least so many layers."""
-    low, high, found = least, len(ranked), None
-    while low <= high:
-        count = (low + high) // 2
-        kept = tuple(ranked[:count])
-        is_good = good(make(frozenset(kept)))
-        if is_good:
-            found = kept
-        if is_good is most:
-            low = count + 1
-        else:
-            high = count - 1
-    return found
+    if not fits(make(frozenset())):
+        return None
+    kept: list[str] = []
+    for layer in ranked:
+        if fits(make(frozenset([*kept, layer]))):
+            kept.append(layer)
+    return tuple(kept)
 
 
 def layers_of(ranked: Sequence[Sensitivity]) -> list[str]:

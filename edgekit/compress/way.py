@@ -25,6 +25,8 @@ class Way:
             the way, and the other ways go on.
         left_in_float: how many convolutions and matrix products the runtime still computes in float; None
             where it does not show.
+        by_itself: whether it is tried without being asked for by its method or name; one that trains, or
+            ranks all layers, takes minutes and is not.
     """
 
     name: str
@@ -33,3 +35,4 @@ class Way:
     why_not: Callable[[Converted, Settings, Context], str]
     make: Callable[[Converted, Settings, Task, Context, Path], Artifact]
     left_in_float: Callable[[Artifact], int] | None = None
+    by_itself: bool = True

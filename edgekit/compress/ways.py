@@ -19,7 +19,6 @@ MODULES: dict[RuntimeName, tuple[str, ...]] = {
     "tensorrt": ("tensorrt_ways",),
     "torch": ("torch_ways",),
 }
-TRIED_BY_ITSELF = ("static", "dynamic", "weight-only")  # fine-tuning takes minutes: only when it is asked for
 
 
 def ways_of(runtime: RuntimeName) -> tuple[Way, ...]:
@@ -50,7 +49,9 @@ def possible_ways(
 def _asked(way: Way, settings: Settings) -> bool:
     if settings.route != "auto":
         return way.name == settings.route
-    return way.method in TRIED_BY_ITSELF if settings.method == "auto" else way.method == settings.method
+    if settings.method == "auto":
+        return way.by_itself
+    return way.method == settings.method and (way.by_itself or settings.method == "qat")
 
 
 def _no_such(runtime: RuntimeName, known: Sequence[Way], settings: Settings) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgekit.graph.gemms import plain_gemms, split_gemms
 from edgekit.graph.rewrite import drop_unused_weights
 
 Bits = Literal[4, 8]
@@ -21,6 +22,7 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 def weight_layers(model: onnx.ModelProto) -> dict[str, frozenset[Bits]]:
     """The nodes whose weights can be stored in integers, and in how many bits."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    gemms = set(plain_gemms(model))
     found: dict[str, frozenset[Bits]] = {}
     for node in model.graph.node:
         weight = weights.get(node.input[1]) if len(node.input) > 1 else None
@@ -28,7 +30,7 @@ def weight_layers(model: onnx.ModelProto) -> dict[str, frozenset[Bits]]:
             continue
         if node.op_type in CONVOLUTIONS:
             found[node.name] = frozenset({8})
-        elif (node.op_type == "MatMul" and len(weight.dims) == 2) or _is_plain_gemm(node):
+        elif (node.op_type == "MatMul" and len(weight.dims) == 2) or node.name in gemms:
             found[node.name] = frozenset({4, 8})
     return found
 
@@ -45,45 +47,12 @@ def quantize_weights(model: onnx.ModelProto, bits: Mapping[str, Bits], *, group_
         bits: of the weights of each node that is quantized; convolutions take 8 whatever is asked.
         group_size: weights that share a scale where they have 4 bits; those of 8 bits share it by 128.
     """
-    copy = _gemms_as_products(model, bits)
+    copy = split_gemms(model, set(plain_gemms(model)) & set(bits))
     for width, group in ((4, group_size), (8, INT8_GROUP)):
         names = {name for name, asked in bits.items() if asked == width}
         copy = _in_groups(copy, names, width, group)
     _dequantize_filters(copy, bits)
     drop_unused_weights(copy.graph)
-    return copy
-
-
-def _is_plain_gemm(node: onnx.NodeProto) -> bool:
-    plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-    return node.op_type == "Gemm" and all(
-        helper.get_attribute_value(a) == plain[a.name] for a in node.attribute if a.name in plain
-    )
-
-
-def _gemms_as_products(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """A copy in which these Gemm nodes are a MatMul of the same name and an Add."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    weights = {tensor.name: tensor for tensor in copy.graph.initializer}
-    nodes = []
-    for node in copy.graph.node:
-        if node.op_type != "Gemm" or node.name not in names:
-            nodes.append(node)
-            continue
-        array = numpy_helper.to_array(weights[node.input[1]])
-        if any(a.name == "transB" and a.i for a in node.attribute):
-            array = np.ascontiguousarray(array.T)
-        weight, product = f"{node.name}_weight", f"{node.name}_product"
-        copy.graph.initializer.append(numpy_helper.from_array(array, weight))
-        added = len(node.input) > 2
-        output = product if added else node.output[0]
-        nodes.append(helper.make_node("MatMul", [node.input[0], weight], [output], name=node.name))
-        if added:
-            names_of_sum = [product, node.input[2]]
-            nodes.append(helper.make_node("Add", names_of_sum, list(node.output), name=f"{node.name}_bias"))
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
     return copy
 
 
@@ -125,7 +94,7 @@ def _dequantize_filters(model: onnx.ModelProto, names: Collection[str]) -> None:
 def _stored(graph: onnx.GraphProto, node: onnx.NodeProto, array: np.ndarray, axis: int) -> onnx.NodeProto:
     largest = np.abs(array).max(axis=tuple(a for a in range(array.ndim) if a != axis), keepdims=True)
     scale = np.maximum(largest, 1e-12) / 127
-    name = f"{node.name}_weight"
+    name = f"{node.name}_filters"
     graph.initializer.extend(
         [
             numpy_helper.from_array(np.rint(array / scale).astype(np.int8), f"{name}_int8"),

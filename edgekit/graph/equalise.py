@@ -59,21 +59,22 @@ def equalise(model: onnx.ModelProto, calls: Sequence[Call]) -> tuple[onnx.ModelP
 
 def _pairs(graph: onnx.GraphProto, weights: Mapping[str, onnx.TensorProto]) -> list[_Pair]:
     """All pairs, in order; each weight and bias is read by one node only."""
-    readers: dict[str, list[onnx.NodeProto]] = {value.name: [] for value in graph.output}
-    uses: dict[str, int] = {value.name: 1 for value in graph.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-            uses[name] = uses.get(name, 0) + 1
+    outputs = {value.name for value in graph.output}
 
     def follower(node: onnx.NodeProto) -> onnx.NodeProto | None:
-        return readers[node.output[0]][0] if uses.get(node.output[0]) == 1 else None
+        """The only node that reads its output."""
+        following = readers.get(node.output[0], [])
+        return following[0] if len(following) == 1 and node.output[0] not in outputs else None
 
     def is_own(node: onnx.NodeProto | None) -> bool:
         return (
             node is not None
             and node.op_type == "Conv"
-            and all(name in weights and uses[name] == 1 for name in node.input[1:])
+            and all(name in weights and len(readers[name]) == 1 for name in node.input[1:])
         )
 
     found = []

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from edgekit.graph.rewrite import drop_unused_weights
 from edgekit.graph.run import refused
 
 _FLOAT_OPS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+
+_MOVES = frozenset("Reshape Flatten Transpose Squeeze Unsqueeze Identity".split())
 
 
 def optimised(model: onnx.ModelProto) -> onnx.GraphProto:
@@ -66,10 +68,33 @@ def unfused_nodes(graph: onnx.GraphProto) -> list[str]:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     return [
-        node.name or node.output[0]
+        _source_name(node)
         for node in graph.node
         if node.op_type in _FLOAT_OPS and node.input[0] in dequantized and _is_rounded(node, readers)
     ]
+
+
+def dequantizing_nodes(graph: onnx.GraphProto) -> list[str]:
+    """Convolutions and matrix products of an optimised graph that dequantize their weights at each call.
+
+    They compute in float: nothing quantizes what they give, or there is no kernel.
+    """
+    weights = {tensor.name for tensor in graph.initializer}
+    dequantized = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    }
+    return [
+        _source_name(node)
+        for node in graph.node
+        if node.op_type in _FLOAT_OPS and node.input[1] in dequantized
+    ]
+
+
+def _source_name(node: onnx.NodeProto) -> str:
+    """The name that a node had before onnxruntime joined it with others."""
+    return node.name.removeprefix("fused ").removesuffix("/MatMulAddFusion")
 
 
 def _is_rounded(node: onnx.NodeProto, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> bool:
@@ -113,3 +138,51 @@ def use_uint8_activations(model: onnx.ModelProto) -> onnx.ModelProto:
     drop_unused_weights(graph)
     del graph.value_info[:]
     return copy
+
+
+def quantize_gemm_biases(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the biases of its quantized Gemm nodes as 32-bit integers, changed in place.
+
+    The scale is the product of those of data and weights, so that the sum is one of integers. With a float
+    bias onnxruntime dequantizes the weights at every call and computes in float.
+    """
+    graph = model.graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    writers = {name: node for node in graph.node for name in node.output}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "Gemm" and len(node.input) > 2:
+            scales = [_scale(name, writers, weights) for name in node.input[:2]]
+            bias = weights.get(node.input[2])
+            if bias is not None and bias.ndim == 1 and scales[0] is not None and scales[1] is not None:
+                nodes.append(_rounded_bias(graph, node, bias, np.asarray(scales[0] * scales[1], np.float32)))
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    drop_unused_weights(graph)
+    return model
+
+
+def _scale(
+    name: str, writers: Mapping[str, onnx.NodeProto], weights: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
+    """The scale by which a value was dequantized, before it was moved around; None where it was not."""
+    writer = writers.get(name)
+    while writer is not None and writer.op_type in _MOVES:
+        writer = writers.get(writer.input[0])
+    return (
+        weights.get(writer.input[1]) if writer is not None and writer.op_type == "DequantizeLinear" else None
+    )
+
+
+def _rounded_bias(
+    graph: onnx.GraphProto, node: onnx.NodeProto, bias: np.ndarray, scale: np.ndarray
+) -> onnx.NodeProto:
+    name = f"{node.name}_bias_rounded"
+    limit = np.iinfo(np.int32).max
+    rounded = np.clip(np.rint(bias / scale), -limit, limit).astype(np.int32)
+    graph.initializer.append(numpy_helper.from_array(rounded, f"{name}_int32"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    node.input[2] = name
+    inputs = [f"{name}_int32", f"{name}_scale"]
+    return helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}_dequantized", axis=0)

@@ -44,20 +44,21 @@ def put_back(
     return graph.model
 
 
-def free_lone_weights(quantized: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which convolutions whose output is not rounded have float weights.
+def restore_weights(
+    quantized: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]
+) -> onnx.ModelProto:
+    """A copy of the quantized graph in which the named layers have their float weights.
 
-    onnxruntime has no kernel with integers in and floats out for them: it would compute in float all the
-    same, and turn the weights into floats at every call.
+    For layers that compute in float all the same: theirs would be turned into floats at every call.
+
+    Args:
+        quantized: a Q/DQ graph made of `original`; left as it was.
+        original: the float graph; its nodes have the names of the quantized graph's.
+        names: of nodes that both graphs have.
     """
     graph = _Graph.of(quantized, original)
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.model.graph.node:
-        for value in node.input:
-            readers.setdefault(value, []).append(node)
-    for node in graph.model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose") and not _is_rounded(node, readers):
-            graph.restore_weights(node)
+    for node in [node for node in graph.model.graph.node if node.name in names]:
+        graph.restore_weights(node)
     drop_dead_nodes(graph.model.graph)
     return graph.model
 
@@ -73,13 +74,6 @@ def drop_dead_nodes(graph: onnx.GraphProto) -> None:
     del graph.node[:]
     graph.node.extend(reversed(kept))
     drop_unused_weights(graph)
-
-
-def _is_rounded(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
-    following = readers.get(node.output[0], [])
-    if len(following) == 1 and following[0].op_type in ("Relu", "Clip"):
-        return _is_rounded(following[0], readers)
-    return bool(following) and all(reader.op_type == "QuantizeLinear" for reader in following)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def offer_for(task: Task, graph: onnx.ModelProto, ways: Sequence[Way], reasons: 
             why_not=(why,),
         )
     precision = _weight_type(graph)
-    methods = frozenset(way.method for way in ways)
+    methods = frozenset(way.method for way in ways if task.training or way.method != "qat")
     why_not = []
     if precision != "float32":
         methods = frozenset()

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekit.cost import LABELS, Cost, Figure, Status, Verdict
-from edgekit.errors import clean
+from edgekit.errors import clean, count
 from edgekit.graph.layers import Layer
 from edgekit.report.words import UNKNOWN, interval_text, latency_field, limit_label, ratio_text, value_text
 from edgekit.result import Rival, Route, Tried
@@ -64,14 +64,13 @@ def _outcome(tried: Tried, *, shipped: bool) -> Text:
 
 
 def runtimes_table(rivals: Sequence[Rival], budget: Cost, width: int) -> Table:
-    """One row a runtime of the target, with the float network's figures there; the reason if there is room."""
+    """One row a runtime of the target, with the float network's figures there; the reason too when wide."""
     latency = latency_field(budget, [rival.cost for rival in rivals])
     names = (latency, "peak_memory_mb", "size_mb")
-    heads = ("runtime", "threads", LABELS[latency][0], "memory", "size", "time", "chosen", "reason")
+    heads = ("runtime", LABELS[latency][0], "memory", "size", "time", "chosen", "reason")
     rows = [
         [
-            Text(clean(rival.runtime), style="bold" if rival.chosen else ""),
-            Text("-" if rival.threads is None else str(rival.threads)),
+            Text(_with_threads(rival), style="bold" if rival.chosen else ""),
             *(_figure(name, getattr(rival.cost, name), interval=name == latency) for name in names),
             Text("-" if rival.ratio is None else f"{rival.ratio:.2f}x"),
             Text("yes" if rival.chosen else "no", style="bold green" if rival.chosen else ""),
@@ -80,6 +79,11 @@ def runtimes_table(rivals: Sequence[Rival], budget: Cost, width: int) -> Table:
         for rival in rivals
     ]
     return _without_reason_unless_wide(heads, rows, width)
+
+
+def _with_threads(rival: Rival) -> str:
+    threads = "" if rival.threads is None else f", {count(rival.threads, 'thread')}"
+    return f"{clean(rival.runtime)}{threads}"
 
 
 def routes_table(routes: Sequence[Route], width: int) -> Table:

@@ -1,4 +1,4 @@
-"""A torch network as an exported program, which ExecuTorch and torch itself run; and what fails where in it."""
+"""A torch network as an exported program, which ExecuTorch and torch run; what fails in it, and where."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def quiet() -> Iterator[None]:
 
 
 def place(node: torch.fx.Node) -> str:
-    """Where in the user's model a node of an exported program comes from: its module, else the source line."""
+    """Where in the user's model a node of an exported program comes from: its module, else its line."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     if stack and (path := _module_path(str(stack[-1][0]))):
         return f"module `{path}`"
@@ -135,7 +135,7 @@ def place(node: torch.fx.Node) -> str:
 
 def _module_path(path: str) -> str:
     """`network.block.0` as the user knows it: `block.0`."""
-    return path.split("@")[0].removeprefix(INNER).removeprefix(".")
+    return path.partition("@")[0].removeprefix(INNER).removeprefix(".")
 
 
 def _line_of(error: BaseException) -> str | None:

@@ -48,7 +48,8 @@ def save(program: ExportedProgram, task: Task, outputs: Sequence[str], folder: P
 
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)  # paths of this machine, which would go into the file
+            for key in ("stack_trace", "from_node"):  # paths and addresses of this very run
+                node.meta.pop(key, None)
     with quiet():
         torch.export.save(program, folder / FILE)
     return Artifact(

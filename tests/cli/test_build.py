@@ -14,6 +14,10 @@ import yaml
 from command import SMALL, edgekit, environment, refusal
 from sklearn.datasets import load_digits
 
+from edgekit.compress.ways import ways_of
+
+RPI4 = ("-t", "rpi4", "--runtime", "onnxruntime")  # tests of the choice of a runtime are in test_runtimes.py
+
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
@@ -25,9 +29,7 @@ def cache(tmp_path_factory):
 def built(tmp_path_factory, cache):
     """A folder with a bundle in int8, made because float32 is too large, and what the build said."""
     folder = tmp_path_factory.mktemp("built")
-    done = edgekit(
-        "build", SMALL, "-t", "rpi4", "--size", "35KB", "--archive", cwd=folder, EDGEKIT_CACHE=cache
-    )
+    done = edgekit("build", SMALL, *RPI4, "--size", "35KB", "--archive", cwd=folder, EDGEKIT_CACHE=cache)
     return folder, done
 
 
@@ -35,7 +37,7 @@ def built(tmp_path_factory, cache):
 def onnx_file(built):
     """The float network as a file from elsewhere."""
     folder, _ = built
-    edgekit("build", SMALL, "-t", "rpi4", "-o", folder / "float", cwd=folder, EDGEKIT_CACHE=folder / "cache")
+    edgekit("build", SMALL, *RPI4, "-o", folder / "float", cwd=folder, EDGEKIT_CACHE=folder / "cache")
     return folder / "float" / "model.onnx"
 
 
@@ -73,8 +75,7 @@ def test_a_second_build_takes_every_stage_from_the_cache_says_so_and_gives_the_s
     done = edgekit(
         "build",
         SMALL,
-        "-t",
-        "rpi4",
+        *RPI4,
         "--size",
         "35KB",
         "--archive",
@@ -92,7 +93,11 @@ def test_a_second_build_takes_every_stage_from_the_cache_says_so_and_gives_the_s
 
 
 def test_a_recipe_is_replayed_without_a_search(built, cache, tmp_path):
-    recipe = {"steps": [{"step": "quantize", "route": "ort-static"}], "threads": 2}
+    recipe = {
+        "steps": [{"step": "quantize", "route": "ort-static"}],
+        "runtime": "onnxruntime",
+        "threads": 2,
+    }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     done = edgekit(
         "build", SMALL, "-t", "rpi4", "--recipe", "recipe.yaml", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache
@@ -109,7 +114,7 @@ def test_pruning_with_distillation_gives_a_smaller_network_that_still_works(cach
     recipe = {"steps": [{"step": "prune", "macs": 0.5, "round_to": 8}, {"step": "distill", "epochs": 4}]}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     options = ["--recipe", "recipe.yaml", "--json", "--max-drop", "5%"]
-    done = edgekit("build", SMALL, "-t", "rpi4", *options, cwd=tmp_path, EDGEKIT_CACHE=cache)
+    done = edgekit("build", SMALL, *RPI4, *options, cwd=tmp_path, EDGEKIT_CACHE=cache)
     tried = json.loads(done.stdout)["tried"][0]
     assert tried["cost"]["drop"]["value"] < 0.05
     assert tried["cost"]["size_mb"]["value"] < 0.03  # float32 has 0.044
@@ -125,7 +130,7 @@ def test_training_data_that_cannot_be_used_costs_the_pruned_networks_only_and_is
     batches = "return [{'image': image, 'label': label} for image, label in Batches()]"
     (tmp_path / "task.py").write_text(SMALL.read_text().replace("return Batches()", batches))
     options = ["--size", "12KB", "--json"]
-    done = edgekit("build", "task.py", "-t", "rpi4", *options, cwd=tmp_path, expect=3, EDGEKIT_CACHE=cache)
+    done = edgekit("build", "task.py", *RPI4, *options, cwd=tmp_path, expect=3, EDGEKIT_CACHE=cache)
     result = json.loads(done.stdout)
     assert result["tried"][result["shipped"]]["name"] == "int8"
     reasons = {tried["name"]: tried["reason"] for tried in result["tried"]}
@@ -133,17 +138,17 @@ def test_training_data_that_cannot_be_used_costs_the_pruned_networks_only_and_is
 
 
 def test_verbose_shows_what_libraries_say_on_standard_error_and_usually_nothing_of_it_is_seen(tmp_path):
-    options = ["--size", "35KB", "--json", "-v"]
-    loud = edgekit("build", SMALL, "-t", "rpi4", *options, cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "loud")
+    options = ["--quantize", "static,route=nncf", "--json", "-v"]
+    loud = edgekit("build", SMALL, *RPI4, *options, cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "loud")
     assert json.loads(loud.stdout)["schema"] == "edgekit.build/1"
     assert "Statistics collection" in loud.stderr  # nncf
     assert "torchvision is not installed" in loud.stderr  # torch's exporter
-    done = edgekit("build", SMALL, "-t", "rpi4", *options[:2], cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "calm")
+    done = edgekit("build", SMALL, *RPI4, *options[:2], cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "calm")
     assert all(line.startswith("✓ ") for line in done.stderr.splitlines())
 
 
 def test_a_budget_that_cannot_be_met_is_status_3_and_says_what_to_relax(cache, tmp_path):
-    done = edgekit("build", SMALL, "-t", "rpi4", "--size", "2KB", cwd=tmp_path, expect=3, EDGEKIT_CACHE=cache)
+    done = edgekit("build", SMALL, *RPI4, "--size", "2KB", cwd=tmp_path, expect=3, EDGEKIT_CACHE=cache)
     assert "NOT MET" in done.stdout
     assert "To meet the budget" in done.stdout
     assert "met at a limit of" in done.stdout
@@ -151,13 +156,23 @@ def test_a_budget_that_cannot_be_met_is_status_3_and_says_what_to_relax(cache, t
 
 
 def test_strict_is_not_content_with_a_prediction(cache, tmp_path):
-    line = refusal("build", SMALL, "-t", "rpi4", "--strict", cwd=tmp_path, expect=3, EDGEKIT_CACHE=cache)
+    line = refusal("build", SMALL, *RPI4, "--strict", cwd=tmp_path, expect=3, EDGEKIT_CACHE=cache)
     assert "PREDICTED" in line
 
 
 def test_on_this_machine_as_the_target_every_limit_is_measured(cache, tmp_path):
     options = ["--latency", "p90:1s", "--memory", "2GB", "--strict", "--json"]
-    done = edgekit("build", SMALL, "-t", "x86-cpu", *options, cwd=tmp_path, EDGEKIT_CACHE=cache)
+    done = edgekit(
+        "build",
+        SMALL,
+        "-t",
+        "x86-cpu",
+        "--runtime",
+        "onnxruntime",
+        *options,
+        cwd=tmp_path,
+        EDGEKIT_CACHE=cache,
+    )
     result = json.loads(done.stdout)
     assert result["outcome"] == "MET"
     cost = result["tried"][result["shipped"]]["cost"]
@@ -176,19 +191,19 @@ def test_an_onnx_file_is_built_with_calibration_from_a_file(onnx_file, cache, tm
     np.savez(tmp_path / "data.npz", input=images)
     shutil.copy(onnx_file, tmp_path / "model.onnx")
     options = ["--calibration", "data.npz", "--size", "35KB", "--max-drop", "30%", "--json"]
-    done = edgekit("build", "model.onnx", "-t", "rpi4", *options, cwd=tmp_path, EDGEKIT_CACHE=cache)
+    done = edgekit("build", "model.onnx", *RPI4, *options, cwd=tmp_path, EDGEKIT_CACHE=cache)
     result = json.loads(done.stdout)
     shipped = result["tried"][result["shipped"]]
     assert shipped["name"] == "int8"
     assert shipped["quality"]["kind"] == "top-1 agreement"
     assert any("pruning is not offered" in note for note in result["notes"])
-    assert shipped["recipe"]["steps"][0]["route"] in ("nncf", "ort-static", "ort-dynamic")
+    assert shipped["recipe"]["steps"][0]["route"] in {way.name for way in ways_of("onnxruntime")}
 
 
 def test_a_file_that_is_quantized_already_is_left_alone_and_said_so(built, cache, tmp_path):
     folder, _ = built
     shutil.copy(folder / "dist" / "small-rpi4" / "model.onnx", tmp_path / "int8.onnx")
-    done = edgekit("build", "int8.onnx", "-t", "rpi4", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
+    done = edgekit("build", "int8.onnx", *RPI4, "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
     result = json.loads(done.stdout)
     assert [tried["name"] for tried in result["tried"]] == ["as given"]
     assert any("quantized already and is left alone" in note for note in result["notes"])
@@ -196,7 +211,7 @@ def test_a_file_that_is_quantized_already_is_left_alone_and_said_so(built, cache
 
 def test_without_any_data_the_unchanged_network_is_known_to_lose_nothing(cache, tmp_path):
     write_model(tmp_path)
-    done = edgekit("build", "model.onnx", "-t", "rpi4", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
+    done = edgekit("build", "model.onnx", *RPI4, "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
     result = json.loads(done.stdout)
     drop = result["tried"][0]["cost"]["drop"]
     assert result["outcome"] == "PREDICTED"
@@ -206,7 +221,7 @@ def test_without_any_data_the_unchanged_network_is_known_to_lose_nothing(cache, 
 
 
 def test_a_plan_shows_the_candidates_and_writes_nothing(cache, tmp_path):
-    done = edgekit("plan", SMALL, "-t", "rpi4", cwd=tmp_path, EDGEKIT_CACHE=cache)
+    done = edgekit("plan", SMALL, *RPI4, cwd=tmp_path, EDGEKIT_CACHE=cache)
     assert "nothing was built" in done.stdout
     assert "To meet the budget" not in done.stdout
     for name in ("float32", "int8", "pruned to 50% + int8"):
@@ -215,7 +230,7 @@ def test_a_plan_shows_the_candidates_and_writes_nothing(cache, tmp_path):
 
 
 def test_a_plan_as_json_has_every_layer(cache, tmp_path):
-    done = edgekit("plan", SMALL, "-t", "rpi4", "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
+    done = edgekit("plan", SMALL, *RPI4, "--json", cwd=tmp_path, EDGEKIT_CACHE=cache)
     plan = json.loads(done.stdout)
     assert plan["schema"] == "edgekit.plan/1"
     assert all(one["cost"]["latency_p90_ms"]["how"] == "predicted" for one in plan["candidates"])
@@ -232,7 +247,7 @@ def test_no_class_is_called_the_worst_where_none_lost_anything(tmp_path):
         "def example_inputs(): return torch.zeros(1, 4)\n"
         "def evaluate(predict): return {'accuracy': 1.0, 'per_class': {'cat': 1.0}, 'samples': 1}\n"
     )
-    edgekit("build", "task.py", "-t", "rpi4", "-o", "even", cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "cache")
+    edgekit("build", "task.py", *RPI4, "-o", "even", cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "cache")
     worst = json.loads((tmp_path / "even" / "manifest.json").read_text())["cost"]["class_drop"]
     assert worst["value"] == 0
     assert "class" not in worst["source"]
@@ -350,7 +365,7 @@ def test_a_full_disk_is_status_4_and_leaves_nothing_behind(onnx_file, tmp_path):
     (tmp_path / "out").mkdir()
     script = (
         f"mount -t tmpfs -o size=100k tmpfs {tmp_path}/out && "
-        f"{sys.executable} -m edgekit build {onnx_file} -t rpi4 -o {tmp_path}/out/bundle; status=$?; "
+        f"{sys.executable} -m edgekit build {onnx_file} {' '.join(RPI4)} -o {tmp_path}/out/bundle; status=$?; "
         f"ls -A {tmp_path}/out; exit $status"
     )
     done = subprocess.run(
@@ -367,7 +382,8 @@ def test_a_full_disk_is_status_4_and_leaves_nothing_behind(onnx_file, tmp_path):
 
 
 def test_ctrl_c_leaves_nothing_half_written_and_a_rerun_goes_on(tmp_path):
-    command = [sys.executable, "-m", "edgekit", "build", str(SMALL), "-t", "rpi4", "--size", "35KB"]
+    quantize = ["--quantize", "static,route=ort-static"]
+    command = [sys.executable, "-m", "edgekit", "build", str(SMALL), *RPI4, *quantize]
     env = environment(EDGEKIT_CACHE=str(tmp_path / "cache"))
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:

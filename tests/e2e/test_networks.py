@@ -45,7 +45,7 @@ def cache(tmp_path_factory):
 
 def built(folder, cache, *arguments, expect=0):
     """What a build says as JSON, and its manifest, after the bundle has checked itself."""
-    options = ["-o", "bundle", "--json"]
+    options = ["--runtime", "onnxruntime", "-o", "bundle", "--json"]
     done = edgekit("build", *arguments, *options, cwd=folder, expect=expect, EDGEKIT_CACHE=cache)
     checked = subprocess.run(
         [sys.executable, "-I", "run.py", "--check"],

@@ -1,11 +1,12 @@
 import numpy as np
+import onnx
 import pytest
 import torch
 from networks import DsCnn, Recurrent, TinyCnn, UNet, calls_of, noise, task_of
+from steps import by_way, context_of, convert_graph
 from torch import nn
 
 from edgekit.compress.half import Half
-from edgekit.compress.int8_routes import quantize_static
 from edgekit.compress.prune import count_macs
 from edgekit.graph.layers import describe
 from edgekit.runtimes.float_graph import float_graph
@@ -51,12 +52,13 @@ def test_activations_that_the_runtime_fuses_are_no_layers():
     assert "Relu" not in {layer.op for layer in described(*CASES["residual"]).layers}
 
 
-def test_the_precision_is_what_the_kernel_computes_in():
+def test_the_precision_is_what_the_kernel_computes_in(tmp_path):
     def int8(model, task):
-        return quantize_static(model, calls_of(task), reduce_range=False)
+        return by_way("ort-static", task, model, tmp_path, calls_of(task))
 
     def half(model, task):
-        return Half().apply(model, task, None)
+        converted = convert_graph(task, model, "onnxruntime", tmp_path)
+        return onnx.load(Half().apply(converted, task, context_of(task, None, tmp_path)).path)
 
     for change, precision in ((int8, "int8"), (half, "float16")):
         layers = described(*CASES["residual"], change).layers

@@ -3,7 +3,8 @@ import pytest
 from networks import noise
 from onnx import numpy_helper, parser
 
-from edgekit.compress.int8_routes import quantize_dynamic, quantize_static
+from edgekit.compress.int8_onnxruntime import preprocessed, quantize_dynamic, quantize_static
+from edgekit.compress.settings import Settings
 from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised, use_uint8_activations
 from edgekit.graph.rewrite import (
     drop_unused_domains,
@@ -42,7 +43,7 @@ def test_transposed_gemms_compute_the_same(tied):
 
 
 def test_a_weight_that_two_layers_share_survives_dynamic_quantization(tied):
-    quantized = quantize_dynamic(tied, [], reduce_range=False)
+    quantized = quantize_dynamic(tied, reduce_range=False)
     assert count_integer_nodes(optimised(quantized)) > 0
     assert snr_db(outputs(tied), outputs(quantized)) > 25
 
@@ -83,7 +84,7 @@ def test_unsigned_activations_give_the_same_numbers_and_fuse():
 
 
 def test_only_operator_sets_that_are_used_are_declared(tied):
-    static = quantize_static(tied, CALLS, reduce_range=False)
+    static = quantize_static(preprocessed(tied), CALLS, Settings(), reduce_range=False)
     assert len(static.opset_import) > 1, "onnxruntime declares all that it knows"
     drop_unused_domains(static)
     assert [entry.domain for entry in static.opset_import] == [""]

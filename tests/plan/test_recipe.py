@@ -12,7 +12,12 @@ from edgekit.compress.quantize import Quantize
 from edgekit.errors import BadInput
 from edgekit.plan.recipe import Recipe, load_recipe, recipe_from_data, recipe_key
 
-WHOLE = Recipe(steps=(Prune(macs=0.5), Distill(epochs=3), Quantize(route="nncf")), threads=2)
+WHOLE = Recipe(
+    steps=(Prune(macs=0.5), Distill(epochs=3), Quantize(route="nncf", ranges="percentile")),
+    runtime="openvino",
+    threads=2,
+)
+CHOSEN = {"runtime": "tflite", "threads": 4}
 
 
 @pytest.mark.parametrize("write", [yaml.safe_dump, json.dumps], ids=["yaml", "json"])
@@ -29,14 +34,17 @@ def test_the_key_of_a_recipe_holds_the_defaults_too():
 
 def test_a_pinned_recipe_holds_what_was_chosen_and_keeps_what_the_user_said():
     asked = Recipe(steps=(Prune(macs=0.5), Distill(), Quantize()))
-    pinned = asked.pinned(route="nncf", round_to=8)
-    assert pinned.data()["steps"] == [
-        {"step": "prune", "round_to": 8},
-        {"step": "distill"},
-        {"step": "quantize", "route": "nncf"},
-    ]
-    said = Recipe(steps=(Prune(macs=0.5, round_to=4), Quantize(route="ort-static")))
-    assert said.pinned(route="nncf", round_to=8) == said
+    pinned = asked.pinned(route="nncf", round_to=8, **CHOSEN)
+    assert pinned.data() == {
+        "steps": [
+            {"step": "prune", "round_to": 8},
+            {"step": "distill"},
+            {"step": "quantize", "route": "nncf"},
+        ],
+        **CHOSEN,
+    }
+    said = Recipe(steps=(Prune(macs=0.5, round_to=4), Quantize(route="ort-static")), **CHOSEN)
+    assert said.pinned(route="nncf", round_to=8, **CHOSEN) == said
     assert recipe_from_data(pinned.data(), "here") == pinned
 
 
@@ -50,7 +58,10 @@ def test_a_pinned_recipe_holds_what_was_chosen_and_keeps_what_the_user_said():
         ({"steps": [Quantize().model_dump(), Prune().model_dump()]}, "come before steps on the graph"),
         ({"steps": [Half().model_dump(), Quantize().model_dump()]}, "exclude one another"),
         ({"threads": 0}, "threads"),
-        ({"runtime": "tensorrt"}, "runtime"),
+        ({"runtime": "tensorflow"}, "runtime"),
+        ({"steps": [{"step": "quantize", "rangs": "entropy"}]}, "did you mean `ranges`"),
+        ({"steps": [{"step": "quantize", "group_size": 8}]}, "group_size"),
+        ({"steps": [{"step": "half", "precision": "float8"}]}, "precision"),
         ([], "recipe"),
         (None, "recipe"),
     ],

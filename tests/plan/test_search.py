@@ -21,12 +21,12 @@ def limit(value):
     return Figure(value=value, how="limit", source="a test")
 
 
-def named(name):
+def named(name, mends=None):
     steps = () if name == "float32" else (Quantize(samples=len(name)),)
-    return Candidate(name=name, recipe=Recipe(steps=steps))
+    return Candidate(name=name, recipe=Recipe(steps=steps), mends=mends)
 
 
-def run(costs, budget, *, foreseen=None, speedups=None, refused=None):
+def run(costs, budget, *, foreseen=None, speedups=None, refused=None, mends=None):
     """A search over candidates whose costs are given; `built` names those that were realised."""
     built = []
 
@@ -42,7 +42,7 @@ def run(costs, budget, *, foreseen=None, speedups=None, refused=None):
         )
 
     found = search(
-        [named(name) for name in costs],
+        [named(name, (mends or {}).get(name)) for name in costs],
         budget,
         foresee=lambda candidate: (foreseen or {}).get(candidate.name, Cost()),
         realise=realise,
@@ -171,6 +171,22 @@ def test_an_int8_file_that_is_neither_smaller_nor_faster_is_not_shipped_for_its_
     found, _ = run(costs, budget, speedups={"int8": 0.999})
     assert found.shipped == 0
     assert found.tried[1].reason == "not chosen: neither smaller nor faster than the float network"
+
+
+def test_what_mends_a_limit_is_built_only_where_a_milder_recipe_misses_that_limit():
+    mends, budget = {"reverted": "drop"}, Cost(size_mb=limit(2.0), drop=limit(0.01))
+    costs = {
+        "float32": Cost(size_mb=measured(4), drop=measured(0.0)),
+        "int8": Cost(size_mb=measured(1), drop=measured(0.02)),
+        "reverted": Cost(size_mb=measured(1.5), drop=measured(0.005)),
+    }
+    found, built = run(costs, budget, mends=mends)
+    assert built == ["float32", "int8", "reverted"]
+    assert found.shipped == 2
+    too_large = {**costs, "int8": Cost(size_mb=measured(3), drop=measured(0.001))}
+    found, built = run(too_large, budget, mends=mends)
+    assert built == ["float32", "int8"]
+    assert found.tried[2].reason == "not needed: no milder recipe misses the limit of quality drop"
 
 
 def test_what_is_surely_missed_is_told_before_what_is_open():

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from edgekit.graph.layers import Layer
 from edgekit.report.terminal import print_build, print_plan
-from edgekit.report.terminal_tables import routes_table
+from edgekit.report.terminal_tables import routes_table, runtimes_table
 from edgekit.result import Plan
 
 
@@ -38,6 +38,19 @@ artifact size      4 MB      0.31 MB           measured    MET
 accuracy drop      1.00 %    0.31 %            measured    MET
 worst-class drop   3.00 %    0.62 %            measured    MET
 
+Runtimes, with the network as it is
+runtime                  latency p90       memory    size      time    chosen
+─────────────────────────────────────────────────────────────────────────────
+tflite, 4 threads        44.7 ms           21 MB     1.12 MB   1.17x   no
+                         31.3 to 67.1 ms
+onnxruntime, 4 threads   38.2 ms           48 MB     1.12 MB   1.00x   yes
+                         26.7 to 57.3 ms
+openvino                 unknown           unknown   unknown   -       no
+
+- tflite: 1.17 times the time of onnxruntime, predicted
+- onnxruntime: fastest with 4 threads, predicted
+- openvino: not tried: network.py:12: openvino has no operator `Bucketize`
+
 Candidates, mildest first
 candidate              size      latency p90       memory    drop      outcome
 ────────────────────────────────────────────────────────────────────────────────
@@ -63,7 +76,7 @@ ort-dynamic   3.23x slower   3.90x smaller   0.12 %   -               no
 - nncf: 1.12x slower than ort-static at the same drop
 - ort-dynamic: slower than float32 here
 
-onnxruntime 1.31.1, 4 threads; built in 1 min 33 s on AMD EPYC, 2 cores, x86_64
+onnxruntime, 4 threads; built in 1 min 33 s on AMD EPYC, 2 cores, x86_64
 bundle: dist/digits-rpi4
 report: dist/digits-rpi4/report.html
 next:
@@ -199,6 +212,26 @@ def test_a_plan_shows_the_budget_the_candidates_and_the_slowest_layers():
         "\n"
         "note: pruning is not offered: there is no training data to recover with"
     )
+
+
+def test_a_plan_shows_the_runtimes_and_the_one_that_it_is_for():
+    text = printed(print_plan, replace(plan([]), runtimes=records.RIVALS), width=160)
+    (row,) = [line for line in text.splitlines() if line.startswith("onnxruntime")]
+    assert row.endswith("yes      fastest with 4 threads, predicted")
+    (lost,) = [line for line in text.splitlines() if line.startswith("openvino")]
+    assert lost.split()[:5] == ["openvino", "unknown", "unknown", "unknown", "-"]
+    assert lost.endswith("not tried: network.py:12: openvino has no operator `Bucketize`")
+
+
+def test_a_target_with_one_runtime_has_no_table_of_runtimes():
+    assert "Runtimes" not in printed(print_build, records.bare_build())
+    assert "onnxruntime, 4 threads; built in 0.2 s" in printed(print_build, records.bare_build())
+
+
+def test_at_sixty_columns_no_name_of_a_runtime_is_broken():
+    table = runtimes_table(records.RIVALS, records.BUDGET, 60)
+    text = printed(lambda table, console: console.print(table), table, width=60)
+    assert all(any(line.startswith(rival.runtime) for line in text.splitlines()) for rival in records.RIVALS)
 
 
 def test_at_sixty_columns_no_name_of_a_route_is_broken():

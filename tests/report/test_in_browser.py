@@ -25,6 +25,8 @@ MEASURE = """<script>addEventListener("load", () => {
         inner: innerWidth, page: document.documentElement.scrollWidth, overflowing, cut,
         drawn: [...document.querySelectorAll("svg")].filter(node => box(node).width > 50).length,
         fetched: performance.getEntriesByType("resource").map(entry => entry.name),
+        headings: [...document.querySelectorAll("h2")].filter(node => box(node).height > 0)
+            .map(node => node.textContent),
         paper: getComputedStyle(document.body).backgroundColor,
     });
 });</script>"""
@@ -75,6 +77,11 @@ def test_a_page_fits_its_window_and_its_charts_are_drawn_whole(name, width, tmp_
     assert found["cut"] == []
     assert found["drawn"] >= 4
     assert found["fetched"] == []
+
+
+def test_the_runtimes_stand_between_the_budget_and_the_candidates(tmp_path):
+    headings = measured(PAGES["build"](), tmp_path, 400)["headings"]
+    assert headings[headings.index("Budget") :][:3] == ["Budget", "Runtimes", "Candidates"]
 
 
 def test_a_page_is_dark_where_the_reader_wants_it_dark(tmp_path):

@@ -95,6 +95,37 @@ def test_a_build_page_says_the_outcome_and_how_each_figure_was_got():
     assert "3.61x smaller than float32" in text
 
 
+def test_a_build_page_shows_every_runtime_with_its_figures_or_why_it_has_none():
+    found = read(PAGES["build predicted"]())
+    section = found.text.partition("Runtimes")[2].partition("Candidates")[0]
+    for words in (
+        "44.7 ms",
+        "31.3 to 67.1 ms",
+        "1.17x",
+        "21 MB",
+        "124.8 dB",
+        "tflite, 4 threads",
+        "the reference",
+    ):
+        assert words in section
+    assert "1.17 times the time of onnxruntime, predicted" in section
+    assert "not tried: network.py:12: openvino has no operator Bucketize" in section
+    assert "Runtimes" not in read(PAGES["build bare"]()).text
+
+
+def test_a_build_as_json_holds_every_runtime():
+    rivals = json.loads(build_json(records.build()))["runtimes"]
+    assert [(one["runtime"], one["chosen"]) for one in rivals] == [
+        ("tflite", False),
+        ("onnxruntime", True),
+        ("openvino", False),
+    ]
+    assert rivals[0]["ratio"] == 1.17
+    assert rivals[0]["cost"]["latency_p90_ms"]["how"] == "predicted"
+    assert rivals[0]["parity"]["snr_db"] == 124.8
+    assert (rivals[2]["threads"], rivals[2]["ratio"], rivals[2]["cost"]) == (None, None, {})
+
+
 def test_a_stage_below_its_floor_is_called_diverging():
     parity = records.Parity(stage="a -> b", snr_db=3.0, max_abs=1.0, top1=0.2, floor_db=60.0)
     tried = records.replace(records.INT8, parities=(parity,))

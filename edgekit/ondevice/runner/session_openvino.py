@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable, Mapping, Sequence
 
+import numpy
+
 PACKAGES = ("openvino",)
 
 CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
@@ -84,30 +86,29 @@ def open_session(
         ImportError: the runtime is missing or cannot be loaded.
         RuntimeError: OpenVINO refuses the file.
     """
-    core = load().Core()
+    package = load()
+    core = package.Core()
     compiled = core.compile_model(model, "CPU", settings_of(core, threads, options))
     request = compiled.create_infer_request()
-    found = {name: port for port in compiled.inputs for name in port.get_names()}
-    types = {name: found[name].get_element_type().to_dtype() for name in inputs if name in found}
-    wanted = [compiled.output(name) for name in outputs]
+    ports = {name: port for port in compiled.inputs for name in port.get_names()}
+    types = {name: ports[name].get_element_type().to_dtype() for name in inputs if name in ports}
+    results = [compiled.output(name) for name in outputs]
 
     def run(feeds: Mapping[str, Any]) -> list[Any]:
-        for name, dtype in types.items():
-            _refuse(name, feeds[name], dtype)
-        results = request.infer({name: feeds[name] for name in types}, share_inputs=True)
-        return [results[output] for output in wanted]
+        given = {name: _checked(name, feeds[name], dtype) for name, dtype in types.items()}
+        for name, array in given.items():
+            request.set_tensor(ports[name], package.Tensor(array, shared_memory=True))
+        request.infer(share_outputs=True)  # handing it the arrays would do too, and costs a small network 5 %
+        return [request.get_tensor(port).data.copy() for port in results]
 
     return run
 
 
-def _refuse(name: str, array: Any, dtype: Any) -> None:
-    """Refuse an array that OpenVINO would convert or wrap in silence."""
+def _checked(name: str, array: Any, dtype: Any) -> Any:
+    """The array in one piece, as OpenVINO needs it; what it would convert or wrap in silence is refused."""
     if array.dtype != dtype:
         raise ValueError("input %s is %s, expected %s" % (name, array.dtype, dtype))
-    if (
-        dtype.itemsize == 8
-        and dtype.kind in "iu"
-        and array.size
-        and not -WIDEST <= array.min() <= array.max() <= WIDEST
-    ):
-        raise ValueError("input %s has a value beyond 32 bits, which OpenVINO cannot compute with" % name)
+    is_wide = dtype.itemsize == 8 and dtype.kind in "iu"
+    if is_wide and array.size and (array.min() < -WIDEST or array.max() > WIDEST):
+        raise ValueError("input %s has a value beyond 32 bits, which OpenVINO cannot take" % name)
+    return numpy.require(array, requirements="CW")

@@ -30,7 +30,7 @@ def open_session(
 
     Args:
         model: path of the .pt2 file.
-        threads: threads that one inference may use; set for each call, the process has its own again after it.
+        threads: threads that one inference may use; the process has its own again after it.
         inputs: names of the inputs, in order.
         outputs: not used; the program has the same outputs in the same order.
         options: none; torch rewrites nothing, so it is its own reference.
