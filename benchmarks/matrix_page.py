@@ -9,6 +9,8 @@ from typing import Any
 
 from matrix_row import MOST_DROP, PRECISIONS
 
+from edgekit.errors import count
+
 UNTRIED = {"tensorrt": "tensorrt (*not yet run on hardware*)"}
 HEAD = """# The conversion matrix
 
@@ -66,12 +68,17 @@ def cell_text(precision: str, cell: Mapping[str, Any]) -> str:
     if precision == "float":
         parts.append(f"{cell['p50_ms']:.3g} ms" if cell["p50_ms"] is not None else cell["note"])
     else:
-        parts.append(f"{cell['size_ratio']:.2f}x smaller")
-        parts.append(f"{cell['speed']:.2f}x faster" if cell["speed"] is not None else cell["note"])
+        parts.append(_times(cell["size_ratio"], "smaller", "larger"))
+        parts.append(cell["note"] if cell["speed"] is None else _times(cell["speed"], "faster", "slower"))
     if cell["score"] is not None:
         parts.append(f"{cell['score']:.1%}")
     if cell["drop"] is not None and cell["drop"] > MOST_DROP:
         parts.append(f"**loses {cell['drop']:.1%}**")
     if cell["left_in_float"]:
-        parts.append(f"{cell['left_in_float']} layers in float")
+        parts.append(f"{count(cell['left_in_float'], 'layer')} in float")
     return ", ".join(parts) + (f" `{cell['way']}`" if cell["way"] else "")
+
+
+def _times(ratio: float, more: str, less: str) -> str:
+    """`1.80x faster`, `2.00x slower`."""
+    return f"{ratio:.2f}x {more}" if ratio >= 1 else f"{1 / ratio:.2f}x {less}"

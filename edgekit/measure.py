@@ -28,6 +28,7 @@ from edgekit.versions import versions
 # with LiteRT (docs/decisions/memory.md). The room above is for what other kernels and allocators may add.
 MEMORY_LOW, MEMORY_HIGH = 0.75, 1.25
 COMPARED_CALLS = 8
+STANDS_IN = {"tensorrt": "onnxruntime in TensorRT's place"}
 
 
 def build_and_measure(shop: Workshop, candidate: Candidate) -> Tried:
@@ -68,7 +69,7 @@ def _certain(built: Built) -> Cost:
     quality = built.quality
     if quality is None or quality.drop is None:
         return Cost(size_mb=size)
-    source = _quality_source(quality, artifact.runtime)
+    source = _quality_source(quality, STANDS_IN.get(artifact.runtime, artifact.runtime))
     worst = quality.class_drop
     named = f"; class {quality.worst_class}" if worst else ""  # where nothing is lost, no class is the worst
     return Cost(
@@ -133,8 +134,9 @@ def _elsewhere(shop: Workshop, tried: Tried, graph: Graph, threads: int) -> Trie
     here = _memory(found["peak_rss_mb"])
     layers = _layers(shop, tried, graph)
     foreseen = predict(layers, target.profile, runtime=shop.runtime, threads=threads)
-    cost = foreseen | _carried_over(here) | tried.cost
-    return replace(tried, cost=cost, here=here, speedup_here=found["speedup"])
+    # What the stand-in takes here says nothing of the memory that the runtime itself will take.
+    carried = Cost() if shop.runtime in STANDS_IN else _carried_over(here)
+    return replace(tried, cost=foreseen | carried | tried.cost, here=here, speedup_here=found["speedup"])
 
 
 def _layers(shop: Workshop, tried: Tried, graph: Graph) -> tuple[Layer, ...]:

@@ -7,11 +7,12 @@ makes of it, and the artifact that the graph steps make of that. What the artifa
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 Call = Mapping[str, np.ndarray]
 MODEL, FOUND, WORK = "model.onnx", "found.json", "work"
+TRAINED, WEIGHTS = "train with rounding", "weights.safetensors"
 
 # 16-bit floats keep 11 bits: 60 dB an operation. Integers keep 8 bits or fewer, and errors add up over the
 # layers; outputs with nothing in common are at 0 dB, at 6 dB a quarter of the energy is noise. What that
@@ -283,6 +285,7 @@ def artifact(shop: Workshop, graph: Graph, start: Built, recipe: Recipe) -> Buil
         found, work = _Found(), folder / WORK
         work.mkdir()
         context = _context(shop, work, detail)
+        context.kept_weights = partial(_kept_weights, shop, recipe_key(_steps(recipe, "network")))
         whole = Converted(
             graph=graph.path, artifact=start.artifact, network=_torch_network(shop, recipe, work, detail)
         )
@@ -303,6 +306,25 @@ def artifact(shop: Workshop, graph: Graph, start: Built, recipe: Recipe) -> Buil
         _keep(folder, found)
 
     return _built(stage(shop, title, key, make))
+
+
+def _kept_weights(
+    shop: Workshop,
+    steps: str,
+    key: Mapping[str, Any],
+    untrained: torch.nn.Module,
+    train: Callable[[], torch.nn.Module],
+) -> torch.nn.Module:
+    """The trained network, its weights from the cache where they are: every runtime starts from the same."""
+    from safetensors.torch import load_model, save_model
+
+    whole = {"task": shop.task.sources_digest, "steps": steps, **key, "versions": versions()}
+    folder = shop.cache.find(TRAINED, whole)
+    if folder is None:
+        folder = shop.cache.make(TRAINED, whole, lambda place: save_model(train(), str(place / WEIGHTS)))
+    network = copy.deepcopy(untrained)
+    load_model(network, folder / WEIGHTS)
+    return network
 
 
 def quantizers(shop: Workshop) -> tuple[tuple[Way, ...], tuple[str, ...]]:
@@ -366,6 +388,7 @@ def _context(shop: Workshop, folder: Path, detail: Detail) -> Context:
         round_to=shop.target.profile.simd_width,
         reduce_range=shop.target.profile.reduce_range,
         folder=folder,
+        profile=shop.target.profile,
         detail=detail,
     )
 

@@ -143,6 +143,21 @@ def test_the_code_of_another_runtime_does_not_decide_a_row(matrix, monkeypatch):
     assert matrix.key_of(network, "tflite") == before["tflite"]
 
 
+def test_a_cell_says_smaller_or_larger_faster_or_slower(matrix):
+    figures = {
+        "parity_db": 40.0,
+        "size_ratio": 0.5,
+        "speed": 2.0,
+        "score": 0.9,
+        "drop": 0.02,
+        "left_in_float": 1,
+    }
+    cell = vars(matrix.Cell(way="nncf", **figures))
+    page = importlib.import_module("matrix_page")
+    expected = "40.0 dB, 2.00x larger, 2.00x faster, 90.0%, **loses 2.0%**, 1 layer in float `nncf`"
+    assert page.cell_text("int8 PTQ", cell) == expected
+
+
 # What is in the repository.
 
 
@@ -173,6 +188,7 @@ def test_no_cell_of_the_page_is_silently_wrong(stored):
     for row in stored["rows"]:
         for name, cell in row["cells"].items():
             assert is_full(cell), (row["network"], row["runtime"], name)
+            assert not cell["reason"].startswith("fails: ")  # an error that is edgekit's own
             if not cell["reason"]:
                 least = {"float": 50, "fp16": 30}.get(name, 6)
                 assert math.isinf(cell["parity_db"]) or cell["parity_db"] >= least

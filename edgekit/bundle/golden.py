@@ -29,8 +29,10 @@ MOST_BYTES = 32_000_000  # of inputs: eight photographs of 1000x1000 pixels, or 
 # below the lowest such ratio, and never above CEILING_DB, 0.3 % of the signal. Wrong weights or a broken
 # kernel cost more than that: outputs with nothing in common are at 0 dB.
 CEILING_DB = 50.0
+HALF_CEILING_DB = 30.0  # of what is computed in 16 bits there and in 32 here: 60 dB an operation, over layers
 MARGIN_DB = 6.0
 LEAST_DB = 6.0
+HALF = ("f16", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def _floor_db(
     lowest = min(ratios, default=math.inf)
     if math.isinf(lowest) and parity_db is not None:
         lowest = parity_db
-    return float(min(CEILING_DB, max(LEAST_DB, lowest - MARGIN_DB)) // 1)
+    ceiling = HALF_CEILING_DB if artifact.options.get("precision") in HALF else CEILING_DB
+    return float(min(ceiling, max(LEAST_DB, lowest - MARGIN_DB)) // 1)
 
 
 def first_call(bundle: Path, manifest: Manifest) -> dict[str, np.ndarray]:

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.artifact import Run
 from edgekit.progress import Detail
 from edgekit.result import Quality, Route
+from edgekit.target_profile import Profile
+
+if TYPE_CHECKING:
+    import torch
+
+KeptWeights = Callable[
+    [Mapping[str, Any], "torch.nn.Module", Callable[[], "torch.nn.Module"]], "torch.nn.Module"
+]
 
 
 @dataclass(kw_only=True)
@@ -26,7 +35,10 @@ class Context:
         most_bytes: the size that the artifact may have; None when no limit is named.
         round_to: kept channels are rounded to a multiple of this, the profile's SIMD width.
         reduce_range: 7-bit weights, for x86 CPUs whose int8 kernels saturate (no VNNI).
+        profile: of the board, where the steps are taken for one.
         folder: where graph steps write what they make; it outlives them.
+        kept_weights: gives the network that its last argument makes by training; where the same key was
+            trained before, the second argument with the weights of then.
         detail: shows how far a step is.
         routes: filled by steps that tried several ways.
     """
@@ -40,5 +52,7 @@ class Context:
     round_to: int
     reduce_range: bool
     folder: Path
+    profile: Profile | None = None
+    kept_weights: KeptWeights = lambda _key, _untrained, train: train()
     detail: Detail = lambda _text: None
     routes: list[Route] = field(default_factory=list)

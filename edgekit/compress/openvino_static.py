@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nncf import AdvancedQuantizationParameters
 
 Call = Mapping[str, np.ndarray]
-OUTLIERS = 1e-4  # the share of values below, and above, a percentile range
+OUTLIERS = 1e-4  # the share of a call's values below, and above, a percentile range
 
 
 def quantize(
@@ -99,20 +99,24 @@ def _parameters(settings: Settings, *, reduce_range: bool) -> AdvancedQuantizati
     from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters, OverflowFix
 
     more: dict[str, Any] = {}
-    if settings.ranges != "min-max":
-        more["activations_range_estimator_params"] = _ranges(settings.ranges)
     if settings.smooth_quant is not None:
         alpha = settings.smooth_quant or -1  # which NNCF takes for: none
         more["smooth_quant_alphas"] = AdvancedSmoothQuantParameters(convolution=-1, matmul=alpha)
     return nncf.AdvancedQuantizationParameters(
         overflow_fix=OverflowFix.ENABLE if reduce_range else OverflowFix.DISABLE,
         disable_bias_correction=settings.bias_correction == "none",
+        activations_range_estimator_params=_ranges(settings.ranges),
         **more,
     )
 
 
 def _ranges(kind: str) -> Any:
-    """Percentiles averaged over the calls, or the range with the least rounding error over a histogram."""
+    """How ranges come out of the calibration calls: the widest of all calls, or the one that rounds best.
+
+    NNCF's own default is the mean over the calls of each one's largest value, which cuts off whatever is
+    larger: a ResNet-20 then comes to 27 dB of its float outputs instead of 42. Its histogram looks for the
+    range with the least rounding error, not with the least Kullback-Leibler divergence.
+    """
     from nncf.quantization.range_estimator import (
         AggregatorType,
         RangeEstimatorParameters,
@@ -121,11 +125,14 @@ def _ranges(kind: str) -> Any:
         StatisticsType,
     )
 
+    if kind == "min-max":
+        return RangeEstimatorParametersSet.MINMAX
     if kind == "entropy":
         return RangeEstimatorParametersSet.HISTOGRAM
-    end = StatisticsCollectorParameters(
-        statistics_type=StatisticsType.QUANTILE,
-        aggregator_type=AggregatorType.MEAN,
-        quantile_outlier_prob=OUTLIERS,
+    low, high = (
+        StatisticsCollectorParameters(
+            statistics_type=StatisticsType.QUANTILE, aggregator_type=widest, quantile_outlier_prob=OUTLIERS
+        )
+        for widest in (AggregatorType.MIN, AggregatorType.MAX)
     )
-    return RangeEstimatorParameters(min=end, max=end)
+    return RangeEstimatorParameters(min=low, max=high)

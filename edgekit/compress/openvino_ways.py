@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 
 from edgekit.artifact import Artifact, Converted
+from edgekit.compress.calls import spread
 from edgekit.compress.context import Context
 from edgekit.compress.openvino_static import quantize, quantize_within
 from edgekit.compress.openvino_weights import compress_int4, compress_int8, share_of_int4
+from edgekit.compress.qat_ways import qat_way
 from edgekit.compress.settings import Settings
 from edgekit.compress.way import Way
 from edgekit.ondevice.runner.session_openvino import load
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 DYNAMIC_GROUP = 128  # activations that share a scale: a quarter faster than 32, and no less accurate
 PRODUCTS = frozenset({"MatMul", "Gemm"})
-HEAVY = PRODUCTS | {"Conv", "ConvTranspose", "LSTM", "GRU"}
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+HEAVY = PRODUCTS | CONVOLUTIONS | {"LSTM", "GRU"}
 
 
 def _why_no_static(converted: Converted, settings: Settings, context: Context) -> str:
@@ -34,6 +36,12 @@ def _why_no_static(converted: Converted, settings: Settings, context: Context) -
         return "int4 weights need method weight-only"
     if settings.activations != "int8":
         return "OpenVINO has no int16 activations"
+    if (
+        context.profile
+        and context.profile.arch == "aarch64"
+        and _operators(onnx.load(converted.graph)) & CONVOLUTIONS
+    ):
+        return "on 64-bit ARM OpenVINO computes int8 convolutions in float, or fails (Cortex-A72)"
     if not context.calls:
         return "static int8 needs calibration data"
     if settings.revert and context.max_drop is None and context.max_class_drop is None:
@@ -70,7 +78,7 @@ def _make_static(
     converted: Converted, settings: Settings, task: Task, context: Context, folder: Path
 ) -> Artifact:
     del task
-    model, calls = _model(converted), _spread(context.calls, settings.samples)
+    model, calls = _model(converted), spread(context.calls, settings.samples)
     transformer = _is_transformer(onnx.load(converted.graph))
     if settings.revert:
         quantized = quantize_within(model, calls, settings, context, transformer=transformer)
@@ -100,7 +108,7 @@ def _make_weights(
     del task
     if settings.weights == "int8":
         return _write(compress_int8(_model(converted)), converted, folder, options)
-    calls = _spread(context.calls, settings.samples)
+    calls = spread(context.calls, settings.samples)
 
     def make(share: float, place: Path) -> Artifact:
         context.detail(f"{share:.0%} of the weights in int4")
@@ -124,13 +132,6 @@ def _write(
     return write(model, folder, inputs=names.inputs, outputs=names.outputs, options=options)
 
 
-def _spread(calls: Sequence[Mapping[str, np.ndarray]], most: int) -> list[Mapping[str, np.ndarray]]:
-    """At most `most` calls, evenly spread over all of them."""
-    if len(calls) <= most:
-        return list(calls)
-    return [calls[index] for index in np.linspace(0, len(calls) - 1, most).astype(int)]
-
-
 def _operators(graph: onnx.ModelProto) -> set[str]:
     return {node.op_type for node in graph.graph.node}
 
@@ -145,15 +146,16 @@ def _products(graph: onnx.ModelProto) -> bool:
     return any(node.op_type in PRODUCTS and weights & set(node.input[:2]) for node in graph.graph.node)
 
 
+STATIC = Way(
+    name="nncf",
+    runtime="openvino",
+    method="static",
+    why_not=_why_no_static,
+    make=_make_static,
+    left_in_float=left_in_float,
+)
 WAYS = (
-    Way(
-        name="nncf",
-        runtime="openvino",
-        method="static",
-        why_not=_why_no_static,
-        make=_make_static,
-        left_in_float=left_in_float,
-    ),
+    STATIC,
     Way(
         name="nncf-dynamic",
         runtime="openvino",
@@ -168,4 +170,5 @@ WAYS = (
         why_not=_why_no_weights,
         make=_make_weights,
     ),
+    qat_way("qat", STATIC),
 )

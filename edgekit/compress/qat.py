@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.compress.calls import Call, spread
 from edgekit.compress.context import Context
 from edgekit.compress.settings import Settings
-from edgekit.compress.training import DistillationLoss, Lesson, channels_last, contiguous, one_thread, train
+from edgekit.compress.training import Lesson, channels_last, contiguous, one_thread, relative_distance, train
 from edgekit.errors import BadInput
 from edgekit.task.call import call_module
 from edgekit.task.record import Task
@@ -58,11 +58,11 @@ def trained(network: torch.nn.Module, task: Task, settings: Settings, context: C
 
     with one_thread(), torch.no_grad():
         rounding.observe(student, calls)
-        best.judge(student)
+        context.detail(f"before training, {best.judge(student):.1f} dB from float")
     lesson = Lesson(
         step="quantize",
         epochs=settings.epochs,
-        loss=DistillationLoss(alpha=1.0),
+        loss=relative_distance,
         optimiser=lambda parameters, steps: _optimiser(parameters, steps, settings.learning_rate),
         after=renew,
     )
@@ -148,9 +148,7 @@ class _Rounding:
             handle.remove()
         for layer in network.modules():
             if parametrize.is_parametrized(layer, "weight"):
-                weight: Any = layer.get_parameter("parametrizations.weight.original")
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-                layer.weight = weight
 
     def _hook(self, name: str) -> Any:
         import torch

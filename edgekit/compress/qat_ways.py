@@ -46,7 +46,13 @@ def qat_way(name: str, static: Way) -> Way:
                 "it needs training data and a torch network",
                 todo="add `training_data()` to the task file, or give --training",
             )
-        network = trained(converted.network(), task, settings, context)
+        untrained = converted.network()
+        key = {
+            "epochs": settings.epochs,
+            "learning_rate": settings.learning_rate,
+            "reduce_range": context.reduce_range,
+        }
+        network = context.kept_weights(key, untrained, lambda: trained(untrained, task, settings, context))
         floats, after, before = (_made(folder / name) for name in ("trained", "trained-int8", "int8"))
         artifacts = [
             static.make(_converted(network, converted, task, floats), settings, task, context, after),

@@ -34,6 +34,9 @@ def why_not(converted: Converted, settings: Settings, context: Context) -> str:
     model = onnx.load(converted.artifact.path)
     if is_quantized(model):
         return "it is quantized already and is left alone"
+    board = context.profile.tensorrt if context.profile else None
+    if board and not board.int8:
+        return f"the GPU of {context.profile.name if context.profile else 'the board'} has no int8 arithmetic"
     if not context.calls:
         return "static int8 needs calibration data"
     if not heavy_nodes(model.graph):

@@ -17,7 +17,7 @@ from edgekit.compress.settings import Settings
 from edgekit.errors import BadInput
 from edgekit.runtimes.tflite import FILE, artifact
 from edgekit.runtimes.tflite_aeq import Ranges, Recipe, activation_ranges, quantized, without_integer_kernel
-from edgekit.runtimes.tflite_file import HEAVY, around_shared_outputs, kinds, operators
+from edgekit.runtimes.tflite_file import HEAVY, around_shared_outputs, kinds, surroundings
 
 RANKING_CALLS = 8
 BOOKKEEPING = ("QUANTIZE", "DEQUANTIZE", "CAST")
@@ -42,8 +42,10 @@ class Static:
     edges: frozenset[str]
 
     def write(self, folder: Path, kept: frozenset[str] = frozenset()) -> Artifact:
-        """The quantized artifact with these layers in float."""
-        recipe = Recipe(method="static", activation_bits=self.bits, kinds=self.kinds, kept=kept | self.edges)
+        """The quantized artifact with these layers in float, and all between them and the next ones."""
+        around = surroundings(self.float.path)
+        in_float = self.edges.union(*(around[name] for name in kept))
+        recipe = Recipe(method="static", activation_bits=self.bits, kinds=self.kinds, kept=in_float)
         (folder / FILE).write_bytes(quantized(self.float.path, recipe, self.ranges))
         return artifact(folder / FILE, self.float.inputs, self.float.outputs)
 
@@ -113,7 +115,7 @@ def fill(static: Static, context: Context) -> frozenset[str]:
 @contextmanager
 def _trials(static: Static, context: Context) -> Iterator[tuple[Make, Callable[[], list[str]]]]:
     """What makes the artifact with some layers in float, and what ranks all layers."""
-    layers = [one.name for one in operators(static.float.path) if one.kind in HEAVY]
+    layers = list(surroundings(static.float.path))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
 
         def make(kept: frozenset[str]) -> Artifact:
@@ -122,6 +124,6 @@ def _trials(static: Static, context: Context) -> Iterator[tuple[Make, Callable[[
 
         def ranked() -> list[str]:
             error = output_error(static.float.open(), spread(context.calls, RANKING_CALLS))
-            return layers_of(rank(list(dict.fromkeys(layers)), make, error, context.detail))
+            return layers_of(rank(layers, make, error, context.detail))
 
         yield make, ranked

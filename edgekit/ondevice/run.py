@@ -173,7 +173,9 @@ def with_runtime(bundle: str, action: Callable[[], T]) -> T:
     except Exception as error:
         if hasattr(error, "status"):
             raise
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = [line for line in lines if not line.startswith("Exception from ")]  # OpenVINO's source lines
+        line = (said or lines or [type(error).__name__])[0]
         raise Refused(
             f"the runtime refuses the model or these inputs: {line[:300]}", RUNTIME_MISSING
         ) from error

@@ -25,7 +25,7 @@ SHOWN = 4  # operators that a note names
 _NO_OPERATOR = re.compile(r"getitem|call_delegate|alloc|dim_order")
 _NOT_CORE = re.compile(r"Operator torch\._ops\.(\w+)\.(\w+)(?:\.\w+)? is not in Core ATen")
 _BAD_TYPES = re.compile(r"mismatched dtypes.*?EdgeOpOverload: (\w+)\.(\w+)", re.DOTALL)
-_KERNEL = re.compile(r"in operator (\w+)::(\w+)")
+_KERNEL = re.compile(r"(\w+)::(\w+)\S*: 0x")
 
 
 def convert(

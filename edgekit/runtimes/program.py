@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "torchao", "executorch", "edgekit")
 INNER = "network"  # what the user's network is called inside of what is exported
+_FIXED = re.compile(r"You marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)")
 _LINE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -54,6 +55,12 @@ def export_program(network: torch.nn.Module, task: Task) -> ExportedProgram:
                 flat(network), example_tensors(task), dynamic_shapes=_dynamic_shapes(task)
             )
     except Exception as error:
+        if met := _FIXED.search(str(error)):
+            raise BadInput(
+                f"torch.export fixes the axis `{met[1]}` at {met[2]}: a layer goes along it step by step",
+                where=f"the model of {task.name}",
+                todo="declare a fixed size with --input-shape, or take another runtime",
+            ) from error
         raise BadInput(
             f"torch.export cannot follow it: {first_line(error)}",
             where=_line_of(error) or f"the model of {task.name}",

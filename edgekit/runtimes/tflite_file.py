@@ -98,6 +98,35 @@ def around_shared_outputs(path: Path) -> list[str]:
     return [operator.name for operator in found if shared & {*operator.written, *operator.read}]
 
 
+def surroundings(path: Path) -> dict[str, frozenset[str]]:
+    """For each convolution and dense layer the operators between it and the next ones, and itself, by name.
+
+    What stands before the first layer belongs to that; a sum of two layers belongs to both.
+    """
+    found = operators(path)
+    readers: dict[int, list[Operator]] = {}
+    for operator in found:
+        for place in operator.read:
+            readers.setdefault(place, []).append(operator)
+
+    def after(operator: Operator) -> frozenset[str]:
+        met, waiting = {operator.name}, [operator]
+        while waiting:
+            for reader in (one for place in waiting.pop().written for one in readers.get(place, ())):
+                if reader.kind not in HEAVY and reader.name not in met:
+                    met.add(reader.name)
+                    waiting.append(reader)
+        return frozenset(met)
+
+    layers = {one.name: after(one) for one in found if one.kind in HEAVY}
+    headed = frozenset().union(*layers.values())
+    first = [one for one in found if one.name not in headed]
+    for one in found:
+        if one.kind in HEAVY and any(set(one.read) & set(before.written) for before in first):
+            layers[one.name] |= {before.name for before in first}
+    return layers
+
+
 def not_with(path: Path) -> dict[str, str]:
     """Why tflite-runtime 2.14, the newest there is, computes this file wrongly or not at all; for `options`.
 

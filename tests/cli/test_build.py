@@ -363,9 +363,10 @@ def test_bad_input_gets_one_line_and_status_2(cache, tmp_path, prepare, source, 
 
 def test_a_full_disk_is_status_4_and_leaves_nothing_behind(onnx_file, tmp_path):
     (tmp_path / "out").mkdir()
+    build = f"build {onnx_file} {' '.join(RPI4)} -o {tmp_path}/out/bundle"
     script = (
         f"mount -t tmpfs -o size=100k tmpfs {tmp_path}/out && "
-        f"{sys.executable} -m edgekit build {onnx_file} {' '.join(RPI4)} -o {tmp_path}/out/bundle; status=$?; "
+        f"{sys.executable} -m edgekit {build}; status=$?; "
         f"ls -A {tmp_path}/out; exit $status"
     )
     done = subprocess.run(

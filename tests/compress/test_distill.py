@@ -29,9 +29,7 @@ def test_the_same_seed_gives_the_same_network_and_leaves_both_as_they_were(tiny_
 
 def test_without_training_data_it_says_what_to_give(tiny_cnn, tmp_path):
     bare = replace(tiny_cnn, training=None)
-    with pytest.raises(
-        BadInput, match=r"^distill net: distill needs training data and a torch network; add"
-    ):
+    with pytest.raises(BadInput, match=r"^distill net: distill needs training data and a torch network; add"):
         Distill().apply(tiny_cnn.model, bare, context_of(bare, None, tmp_path))
 
 

@@ -56,7 +56,7 @@ def benchmark(runner: Any, bundle: str, *, mode: str, threads: int | None, say: 
         "snapshots": timed["snapshots"],
         "usage": timed["usage"],
         "warnings": warnings,
-        "notes": find_notes(manifest, model.threads, facts, latency),
+        "notes": find_notes(manifest, model, facts, latency),
         "contaminated": bool(warnings),
         "samples_ms": timed["measured"]["samples_ms"],
     }
@@ -140,13 +140,19 @@ def find_warnings(
 
 
 def find_notes(
-    manifest: dict[str, Any], threads: int, facts: dict[str, Any], latency: dict[str, Any]
+    manifest: dict[str, Any], model: Any, facts: dict[str, Any], latency: dict[str, Any]
 ) -> list[str]:
     """What a reader of the figures must know beside them."""
+    threads = model.threads
     notes = [f"{name}: {reason}" for name, reason in latency["not_given"].items()]
     asked = manifest["runtime"]["threads"]
     if threads != asked:
         notes.append(f"threads: the bundle asks for {asked}, measured with {threads}")
+    fallback = getattr(model.run, "fallback", None)
+    if fallback:
+        notes.append(
+            f"{manifest['runtime']['name']} was not used, another runtime took its place: {fallback}"
+        )
     if facts["governor"] not in (None, "performance"):
         notes.append(f"the clock governor is {facts['governor']}, not performance")
     if facts["emulated"]:

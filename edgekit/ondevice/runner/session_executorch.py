@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import sys
 import tempfile
@@ -105,27 +106,28 @@ def _load(library: Any, model: str, threads: int) -> Any:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep back what ExecuTorch logs, which goes to descriptor 2 whatever one asks.
+    """Keep back what ExecuTorch logs: most of it to `sys.stderr`, at its start to descriptor 2.
 
     Raises:
         RuntimeError: the block did; with the first line that was logged for a reason.
     """
+    log = io.StringIO()
     with tempfile.TemporaryFile() as sink, contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error is closed
             sys.stderr.flush()
             stack.callback(_give_back, os.dup(2))
             os.dup2(sink.fileno(), 2)
+        stack.enter_context(contextlib.redirect_stderr(log))
         try:
             yield
         except RuntimeError as error:
-            sink.seek(0)
-            lines = sink.read().decode("utf-8", "replace").splitlines()
-            reasons = [line for line in lines if line.strip() and not any(name in line for name in _CHATTER)]
+            lines = [line for line in log.getvalue().splitlines() if line.strip()]
+            reasons = [line for line in lines if not any(name in line for name in _CHATTER)]
             if not reasons:
                 raise
-            # "[method.cpp:1243] Input 0 has ..."
-            reason = reasons[0].split("] ", 1)[-1] if reasons[0].startswith("[") else reasons[0]
-            raise RuntimeError(reason) from error
+            # "[op_x.cpp:3] Check failed ...", then "[method.cpp:9] KernelCall failed ... in operator aten::x"
+            operator = [line.split("in operator ", 1)[1] for line in reasons if "in operator " in line]
+            raise RuntimeError("; ".join([*operator[:1], reasons[0].split("] ", 1)[-1]])) from error
 
 
 def _give_back(copy: int) -> None:
