@@ -15,7 +15,7 @@ from edgekit.cost import Cost, Figure
 from edgekit.errors import BadInput
 from edgekit.near import nearest
 from edgekit.target_file import Found, Kind, load, read, resolve_inline
-from edgekit.target_profile import Profile, Text
+from edgekit.target_profile import Profile, Text, Words
 from edgekit.target_record import Built, Problem, Record, build, figure, figures, json_schema, keys
 
 __all__ = ["Budget", "Profile", "Target", "load_profile", "load_target", "problems_of", "schema"]
@@ -63,6 +63,10 @@ class Target(Record):
     requirements: dict[RuntimeName, Pins] = figures("exact versions to install there, for each runtime")
     opset: int = figure("newest opset that the pinned onnxruntime takes", ge=7)
     ir_version: int = figure("newest ONNX file format that the pinned onnxruntime takes", ge=3)
+    providers: Words = figure(
+        "execution providers of onnxruntime besides the CPU's, used where the device's build has them",
+        default=(),
+    )
     local: bool = Field(default=False, description="a machine of the same architecture counts as the device")
     note: Text | None = Field(default=None, description="what the user must know to run a bundle there")
     limits: Budget = Field(default_factory=Budget, alias="budget", description="what must hold there")

@@ -183,10 +183,12 @@ def _manifest(
     )
 
 
-def _of_the_board(target: Target, runtime: RuntimeName) -> dict[str, float]:
-    """What a runtime is told of the board: how much memory TensorRT may take to make its engine there."""
+def _of_the_board(target: Target, runtime: RuntimeName) -> dict[str, Any]:
+    """What a runtime is told of the board: TensorRT's memory to make an engine, onnxruntime's providers."""
     board = target.profile.tensorrt
-    return {"workspace_mb": board.workspace_mb} if runtime == "tensorrt" and board else {}
+    if runtime == "tensorrt" and board:
+        return {"workspace_mb": board.workspace_mb}
+    return {"providers": list(target.providers)} if runtime == "onnxruntime" and target.providers else {}
 
 
 def _plain(cost: Cost) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _pt2e(converted: Converted, task: Task, folder: Path, quantizer: Any, calls:
     import torch
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    network = _exported(converted, task).module()
+    network = exported(_network(converted), task).module()
     own_each_weight(network)
     with quiet(), torch.no_grad():
         prepared = prepare_pt2e(network, quantizer)
@@ -107,32 +107,27 @@ def _make_int4(
     from torchao.quantization import Int8DynamicActivationIntxWeightConfig, quantize_
     from torchao.quantization.granularity import PerGroup
 
-    size = settings.group_size
-    network = copy.deepcopy(converted.network()) if converted.network else None
-    fitting = 0
-
-    def fits(module: torch.nn.Module, _name: str) -> bool:
-        nonlocal fitting
-        found = isinstance(module, torch.nn.Linear) and module.in_features % size == 0
-        fitting += found
-        return found
-
     del context
-    with quiet():
-        if network is not None:
-            config = Int8DynamicActivationIntxWeightConfig(
-                weight_dtype=getattr(torch, "int4"),  # noqa: B009 - torch's stubs lack it
-                weight_granularity=PerGroup(size),
-            )
-            quantize_(network, config, filter_fn=fits)
-        program = exported(network, task)
-    if not fitting:
+    size, network = settings.group_size, copy.deepcopy(_network(converted))
+
+    def fits(module: torch.nn.Module, _name: str = "") -> bool:
+        return isinstance(module, torch.nn.Linear) and module.in_features % size == 0
+
+    if not any(map(fits, network.modules())):
         raise BadInput(f"no dense layer has a multiple of {size} inputs", where="quantize")
-    return _lowered(program, converted, task, folder)
+    with quiet():
+        config = Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=getattr(torch, "int4"),  # noqa: B009 - torch's stubs lack it
+            weight_granularity=PerGroup(size),
+        )
+        quantize_(network, config, filter_fn=fits)
+        return _lowered(exported(network, task), converted, task, folder)
 
 
-def _exported(converted: Converted, task: Task) -> ExportedProgram:
-    return exported(converted.network() if converted.network else None, task)
+def _network(converted: Converted) -> torch.nn.Module:
+    if converted.network is None:  # its float program could not be made either
+        raise BadInput("it takes torch networks only", where="quantize")
+    return converted.network()
 
 
 def _lowered(program: ExportedProgram, converted: Converted, task: Task, folder: Path) -> Artifact:

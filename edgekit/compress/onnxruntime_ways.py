@@ -31,6 +31,7 @@ from edgekit.compress.qat_ways import qat_way
 from edgekit.compress.sensitivity import Error, output_error
 from edgekit.compress.settings import Method, Settings
 from edgekit.compress.way import Way
+from edgekit.compress.weights_mixed import widest
 from edgekit.compress.weights_onnxruntime import GROUPS, quantize_weights, weight_layers
 from edgekit.errors import BadInput
 from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised
@@ -133,6 +134,8 @@ def _static(
     del task
     quantized, error = _quantized(library, converted, settings, context)
     kept = revert(quantized, error, context) if settings.revert else ()
+    if kept:
+        context.detail(f"back in float: {', '.join(kept)}")
     return _finish(settled(quantized, kept), converted, context, folder)
 
 
@@ -170,9 +173,15 @@ def _weight_only(
 ) -> Artifact:
     del task
     model = onnx.load(converted.graph)
-    wanted = 4 if settings.weights == "int4" else 8
-    layers = {name: min(bits, key=lambda b: abs(b - wanted)) for name, bits in weight_layers(model).items()}
-    graph = quantize_weights(model, layers, group_size=settings.group_size)
+    layers = weight_layers(model)
+    wide = {name for name, bits in layers.items() if 4 not in bits}
+    if settings.weights == "int8":
+        wide = set(layers)
+    else:
+        wide.update(widest(model, context, group_size=settings.group_size))
+    graph = quantize_weights(
+        model, {name: 8 if name in wide else 4 for name in layers}, group_size=settings.group_size
+    )
     return _finish(graph, converted, context, folder, integers=False)
 
 

@@ -23,7 +23,7 @@ class Settings(BaseModel):
     route: str = Field(
         "auto", description="the library and its recipe, by the name that reports give it; `auto` tries all"
     )
-    weights: Literal["int8", "int4"] = Field("int8", description="int4 with method weight-only only")
+    weights: Literal["int8", "int4"] = Field("int8", description="int4 with method weight-only; with LiteRT and ExecuTorch dynamic too")
     activations: Literal["int8", "int16"] = Field("int8", description="int16 with LiteRT, method static")
     group_size: int = Field(
         32, ge=16, le=256, description="weights that share a scale, for int4; int8 has one scale a channel"

@@ -99,11 +99,8 @@ def _torchao(converted: Converted, task: Task, config: Any, folder: Path) -> Art
     quantize_(network, config)
     program = export_program(network, task)
     # Without torchao's own operators and tensor classes: the device then needs torch alone.
-    table = {
-        operator: function
-        for operator, function in torch.export.default_decompositions().items()
-        if str(operator).startswith("torchao")
-    }
+    known: Any = torch.export.default_decompositions()
+    table = {operator: known[operator] for operator in known if str(operator).startswith("torchao")}
     return save(program.run_decompositions(table), task, converted.artifact.outputs, folder)
 
 

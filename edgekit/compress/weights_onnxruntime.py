@@ -48,20 +48,29 @@ def quantize_weights(model: onnx.ModelProto, bits: Mapping[str, Bits], *, group_
         group_size: weights that share a scale where they have 4 bits; those of 8 bits share it by 128.
     """
     copy = split_gemms(model, set(plain_gemms(model)) & set(bits))
-    for width, group in ((4, group_size), (8, INT8_GROUP)):
-        names = {name for name, asked in bits.items() if asked == width}
+    weights = {tensor.name: tensor for tensor in copy.graph.initializer}
+    together: dict[tuple[Bits, int], set[str]] = {}
+    for node in copy.graph.node:
+        if node.op_type == "MatMul" and node.name in bits:
+            width = bits[node.name]
+            group = _group(weights[node.input[1]].dims[0], group_size if width == 4 else INT8_GROUP)
+            together.setdefault((width, group), set()).add(node.name)
+    for (width, group), names in together.items():
         copy = _in_groups(copy, names, width, group)
     _dequantize_filters(copy, bits)
     drop_unused_weights(copy.graph)
     return copy
 
 
+def _group(inner: int, most: int) -> int:
+    """The size of the groups: no larger than what there is, for weights are padded to whole ones."""
+    return max([group for group in GROUPS if group <= min(inner, most)], default=GROUPS[0])
+
+
 def _in_groups(model: onnx.ModelProto, names: Collection[str], width: int, group: int) -> onnx.ModelProto:
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     products = [node.name for node in model.graph.node if node.op_type == "MatMul"]
-    if not set(names) & set(products):
-        return model
     quantizer = MatMulNBitsQuantizer(
         model,
         bits=width,

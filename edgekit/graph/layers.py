@@ -24,7 +24,7 @@ LAYOUT_OPS = frozenset(
     "Cast Constant ConstantOfShape Range DepthToSpace SpaceToDepth Resize Upsample".split()
 )
 GEMM_OPS = frozenset(
-    {"Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "FusedMatMul", "DynamicQuantizeMatMul"}
+    "Gemm MatMul MatMulInteger MatMulNBits QLinearMatMul FusedMatMul DynamicQuantizeMatMul".split()
 )
 RECURRENT_OPS = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
 LOOP_OPS = frozenset({"Loop", "Scan"})  # what they compute is inside of them, and not described

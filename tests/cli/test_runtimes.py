@@ -21,10 +21,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
-    """A folder with a target of two runtimes, and a network that OpenVINO cannot take."""
+    """A folder with targets of two runtimes and more, and a network that OpenVINO cannot take."""
     folder = tmp_path_factory.mktemp("work")
     two = {"extends": "rpi4", "runtimes": ["openvino", "onnxruntime"]}
     (folder / "two.yaml").write_text(yaml.safe_dump(two))
+    # A PC that is not this machine: nothing is timed, and OpenVINO computes in int8 there.
+    (folder / "pc.yaml").write_text(yaml.safe_dump({"extends": "x86-cpu", "local": False}))
     (folder / "lite.yaml").write_text(
         yaml.safe_dump({"extends": "rpi4", "runtimes": ["tflite", "onnxruntime"]})
     )
@@ -69,10 +71,9 @@ def test_a_runtime_that_is_not_installed_is_passed_over_with_what_installs_it(bu
     result = build(SMALL, *options, PYTHONPATH=str(tmp_path))
     lost, won = result["runtimes"]
     assert (won["runtime"], won["chosen"]) == ("onnxruntime", True)
-    assert lost["reason"] == (
-        "not tried: tflite is not installed here: No module named 'ai_edge_litert'; "
-        "pip install 'edgekit[tflite]'"
-    )
+    assert lost["reason"].startswith("not tried: tflite is not installed here: ")
+    assert lost["reason"].endswith("; pip install 'edgekit[tflite]'")
+    assert "No module named 'ai_edge_litert'" in lost["reason"]
 
 
 def test_one_that_is_asked_for_and_not_installed_is_status_4(work, cache, tmp_path):
@@ -80,7 +81,9 @@ def test_one_that_is_asked_for_and_not_installed_is_status_4(work, cache, tmp_pa
     options = ["-t", "lite.yaml", "--runtime", "tflite"]
     more = {"EDGEKIT_CACHE": cache, "PYTHONPATH": str(tmp_path)}
     line = refusal("build", SMALL, *options, cwd=work, expect=4, **more)
-    assert line.startswith("tflite is not installed here: none of it; pip install 'edgekit[tflite]'")
+    assert line.startswith("tflite is not installed here: ")
+    assert "(none of it)" in line
+    assert line.endswith("; pip install 'edgekit[tflite]'; `--runtime onnxruntime` can")
 
 
 def test_a_runtime_that_the_target_lacks_is_refused_before_anything_is_loaded(work, cache):
@@ -111,15 +114,15 @@ def test_a_recipe_for_a_runtime_and_a_number_of_threads_is_replayed_as_it_is(wor
         "threads": 3,
     }
     (work / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    result = build(SMALL, "-t", "two.yaml", "--recipe", "recipe.yaml", "-o", "replayed")
+    result = build(SMALL, "-t", "pc.yaml", "--recipe", "recipe.yaml", "-o", "replayed")
     (tried,) = result["tried"]
     assert tried["recipe"] == recipe
     assert (result["runtime"], result["threads"]) == ("openvino", 3)
-    assert [rival["reason"] for rival in result["runtimes"]] == ["the only one asked for; 4 threads"]
+    assert [rival["reason"] for rival in result["runtimes"]] == ["the only one asked for; 1 thread"]
     manifest = json.loads((work / "replayed" / "manifest.json").read_text())
     assert (manifest["runtime"]["name"], manifest["runtime"]["threads"]) == ("openvino", 3)
     assert manifest["recipe"] == recipe
-    again = build(SMALL, "-t", "two.yaml", "--recipe", "recipe.yaml", "--runtime", "openvino", "-o", "twice")
+    again = build(SMALL, "-t", "pc.yaml", "--recipe", "recipe.yaml", "--runtime", "openvino", "-o", "twice")
     assert again["reused"]
     assert (work / "twice" / "model.bin").read_bytes() == (work / "replayed" / "model.bin").read_bytes()
 
@@ -188,6 +191,7 @@ def test_a_way_that_the_runtime_lacks_is_refused_in_one_line(work, cache):
 # --- bundles of other runtimes ----------------------------------------------------------------------------
 
 FILES = {"openvino": {"model.xml", "model.bin"}, "tflite": {"model.tflite"}}
+ROUTE = {"openvino": "nncf", "tflite": "aeq-static"}
 PACKAGE = {"openvino": "openvino", "tflite": "ai-edge-litert"}
 
 
@@ -195,7 +199,8 @@ PACKAGE = {"openvino": "openvino", "tflite": "ai-edge-litert"}
 def other(request, work, cache):
     """A bundle of another runtime than onnxruntime, in int8, and the runtime's name."""
     runtime = request.param
-    options = ["-t", "rpi4", "--runtime", runtime, "--quantize", "static", "-o", runtime, "--json"]
+    quantize = f"static,samples=16,route={ROUTE[runtime]}"
+    options = ["-t", "pc.yaml", "--runtime", runtime, "--quantize", quantize, "-o", runtime]
     edgekit("build", SMALL, *options, cwd=work, EDGEKIT_CACHE=cache)
     return work / runtime, runtime
 

@@ -1,4 +1,3 @@
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -54,9 +53,7 @@ def why_not(tmp_path):
 
 
 @pytest.mark.parametrize("name", STATIC)
-def test_a_static_way_leaves_no_convolution_in_float_and_no_accuracy_behind(
-    name, tiny_cnn, tiny_graph, quantized
-):
+def test_a_static_way_leaves_no_layer_in_float_and_no_accuracy_behind(name, tiny_cnn, tiny_graph, quantized):
     small = quantized(name, tiny_cnn, tiny_graph)
     assert count_float_nodes(optimised(small)) == 0
     assert accuracy(small) >= accuracy(tiny_graph) - 0.02
@@ -94,7 +91,7 @@ def test_the_same_input_gives_the_same_bytes_and_nothing_beside(
     calls = calls_of(tiny_cnn, 8)
     once, twice = (quantized(name, tiny_cnn, tiny_graph, calls=calls) for _ in range(2))
     assert once.SerializeToString(deterministic=True) == twice.SerializeToString(deterministic=True)
-    assert os.listdir(here) == []
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", STATIC)
@@ -113,12 +110,16 @@ def test_weights_of_seven_bits_are_smaller_numbers(name, tiny_cnn, tiny_graph, q
 
 @pytest.mark.parametrize("name", STATIC)
 def test_a_depthwise_network_is_fused_whole(name, quantized):
-    torch.manual_seed(0)
-    task, model = built(
-        calibrated(DsCnn(), 1, 49, 10), [noise(1, 1, 49, 10)], calls=[(noise(1, 1, 49, 10),)] * 4
-    )
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 1), nn.ReLU6(), nn.Conv2d(32, 32, 3, 1, 1, groups=32), nn.ReLU6(),
+        nn.Conv2d(32, 8, 1), nn.Conv2d(8, 32, 1), nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4),
+    )  # fmt: skip
+    calls = [(noise(1, 3, 12, 12, seed=seed),) for seed in range(8)]
+    task, model = built(calibrated(network, 3, 12, 12), calls[0], calls=calls)
     small = quantized(name, task, model)
     assert count_float_nodes(optimised(small)) == 0
+    check_graph("float32 -> int8", model, small, calls_of(task, 4), 20)
 
 
 def test_the_guard_catches_what_nncf_makes_of_a_depthwise_network_by_itself():
@@ -133,15 +134,14 @@ def test_the_guard_catches_what_nncf_makes_of_a_depthwise_network_by_itself():
     assert set(left) <= convolutions
 
 
-@pytest.mark.parametrize("name", STATIC)
-def test_a_transposed_convolution_keeps_its_float_weights_beside_int8_neighbours(name, quantized):
+def test_a_transposed_convolution_stays_float_beside_int8_neighbours(quantized):
     torch.manual_seed(0)
     task, model = built(
         calibrated(UNet(), 3, 16, 16), [noise(1, 3, 16, 16)], calls=[(noise(1, 3, 16, 16),)] * 4
     )
-    small = quantized(name, task, model)
+    small = quantized("ort-static", task, model)
     runs = optimised(small)
-    assert count_integer_nodes(runs) >= 3
+    assert count_integer_nodes(runs) >= 2
     assert unfused_nodes(runs) == []
     assert dequantizing_nodes(runs) == []
     check_graph("float32 -> int8", model, small, calls_of(task, 4), 15)
@@ -160,9 +160,7 @@ def test_the_products_of_a_transformer_compute_on_integers(smooth, quantized):
     check_graph("float32 -> int8", model, small, calls_of(task, 4), 15)
 
 
-def test_a_convolution_that_the_dynamic_way_passes_over_counts_as_left_in_float(
-    tiny_cnn, tiny_graph, quantized
-):
+def test_a_layer_that_the_dynamic_way_passes_over_counts_as_left_in_float(tiny_cnn, tiny_graph, quantized):
     small = quantized("ort-dynamic", tiny_cnn, tiny_graph)
     convolutions = sum(node.op_type == "Conv" for node in small.graph.node)
     assert count_float_nodes(optimised(small)) >= convolutions > 0
@@ -177,6 +175,25 @@ def test_weights_alone_in_integers_make_the_file_smaller(weights, ratio, floor_d
     products = [node for node in small.graph.node if node.op_type == "MatMulNBits"]
     assert {a.i for n in products for a in n.attribute if a.name == "bits"} == {int(weights[-1])}
     check_graph("float32 -> weights", model, small, calls_of(task, 4), floor_db)
+
+
+def test_under_a_size_limit_the_most_sensitive_weights_get_eight_bits(quantized):
+    torch.manual_seed(0)
+    calls = [(noise(1, 1, 16, 16, seed=seed),) for seed in range(4)]
+    task, model = built(Vit(64), calls[0], calls=calls)
+    narrow = quantized("ort-weight-only", task, model, Settings(weights="int4"))
+    wide = quantized("ort-weight-only", task, model, Settings(weights="int8"))
+    limit = (narrow.ByteSize() + wide.ByteSize()) / 2
+    mixed = quantized("ort-weight-only", task, model, Settings(weights="int4"), most_bytes=limit)
+    assert narrow.ByteSize() < mixed.ByteSize() <= limit
+    widths = [
+        a.i for n in mixed.graph.node if n.op_type == "MatMulNBits" for a in n.attribute if a.name == "bits"
+    ]
+    assert set(widths) == {4, 8}
+    far, near = (
+        check_graph("weights", model, graph, calls_of(task, 4), 5).snr_db for graph in (narrow, mixed)
+    )
+    assert near > far
 
 
 def test_filters_alone_in_integers_make_a_convolutional_network_smaller(tiny_cnn, tiny_graph, quantized):
@@ -251,10 +268,3 @@ def test_calibration_that_does_not_fit_is_one_line(tiny_cnn, tiny_graph, quantiz
         with pytest.raises(BadInput) as refusal:
             quantized("ort-static", tiny_cnn, tiny_graph, calls=calls)
         assert len(str(refusal.value).splitlines()) == 1
-
-
-def test_calibration_with_nan_is_refused(tiny_cnn, tiny_graph, quantized):
-    calls = [*calls_of(tiny_cnn, 4), {"x": np.full((1, 1, 16, 16), np.nan, np.float32)}]
-    for name in STATIC:
-        with pytest.raises(BadInput, match=r"^calibration call 4: input `x` holds 256 NaN"):
-            quantized(name, tiny_cnn, tiny_graph, calls=calls)

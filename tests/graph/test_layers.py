@@ -65,6 +65,14 @@ def test_the_precision_is_what_the_kernel_computes_in(tmp_path):
         assert {layer.precision for layer in layers if layer.kind == "dense"} == {precision}
 
 
+@pytest.mark.parametrize("name", ["nncf", "ort-static", "ort-dynamic", "ort-weight-only"])
+def test_a_quantized_network_does_the_same_work(name, tmp_path):
+    def int8(model, task):
+        return by_way(name, task, model, tmp_path, calls_of(task))
+
+    assert described(*CASES["residual"], int8).macs == described(*CASES["residual"]).macs
+
+
 def test_the_most_memory_is_that_of_the_largest_neighbours():
     class Wide(nn.Module):
         def __init__(self):

@@ -153,6 +153,9 @@ def find_notes(
         notes.append(
             f"{manifest['runtime']['name']} was not used, another runtime took its place: {fallback}"
         )
+    providers = [name for name in getattr(model.run, "providers", ()) if name != "CPUExecutionProvider"]
+    if providers:
+        notes.append(f"onnxruntime runs it by {', '.join(providers)}")
     if facts["governor"] not in (None, "performance"):
         notes.append(f"the clock governor is {facts['governor']}, not performance")
     if facts["emulated"]:

@@ -37,7 +37,8 @@ def open_session(
             "reference": True turns the optimiser off.
 
     Returns:
-        A function from input name -> array to the list of output arrays.
+        A function from input name -> array to the list of output arrays; its attribute `providers` are the
+        execution providers in use.
 
     Raises:
         ImportError: the runtime is missing or cannot be loaded.
@@ -62,5 +63,7 @@ def open_session(
 
     def run(feeds: Mapping[str, Any]) -> list[Any]:
         return list(session.run(names, dict(feeds)))
+
+    run.providers = session.get_providers()  # type: ignore[attr-defined]
 
     return run

@@ -111,4 +111,4 @@ def _checked(name: str, array: Any, dtype: Any) -> Any:
     is_wide = dtype.itemsize == 8 and dtype.kind in "iu"
     if is_wide and array.size and (array.min() < -WIDEST or array.max() > WIDEST):
         raise ValueError("input %s has a value beyond 32 bits, which OpenVINO cannot take" % name)
-    return numpy.require(array, requirements="CW")
+    return numpy.require(array, requirements=["C", "W"])

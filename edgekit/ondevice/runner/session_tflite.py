@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Mapping, Sequence, Tuple
+import contextlib
+import os
+from typing import Any, Callable, Iterator, List, Mapping, Sequence, Tuple
 
 PACKAGES = ("ai-edge-litert", "tflite-runtime")
 OLD, NUMPY_2 = "tflite-runtime", (2, 18)  # the first whose extension module is built for numpy 2
@@ -49,14 +51,15 @@ def open_session(
     if reason:
         raise ValueError("{} {}; pip install ai-edge-litert".format(name, reason))
     kinds = module.OpResolverType
-    interpreter = module.Interpreter(
-        model_path=model,
-        num_threads=threads,
-        experimental_op_resolver_type=(
-            kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES if options.get("reference") else kinds.AUTO
-        ),
-    )
-    interpreter.allocate_tensors()
+    with _silence():
+        interpreter = module.Interpreter(
+            model_path=model,
+            num_threads=threads,
+            experimental_op_resolver_type=(
+                kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES if options.get("reference") else kinds.AUTO
+            ),
+        )
+        interpreter.allocate_tensors()
     places = [detail["index"] for detail in interpreter.get_input_details()]
     results = [detail["index"] for detail in interpreter.get_output_details()]
     if len(places) != len(inputs) or len(results) != len(outputs):
@@ -74,6 +77,20 @@ def open_session(
         return [interpreter.get_tensor(index) for index in results]  # copies
 
     return run
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what LiteRT logs at its start, on descriptor 2: that it made its XNNPACK delegate."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # standard error is closed
+            copy = os.dup(2)
+            stack.callback(os.close, copy)
+            stack.callback(os.dup2, copy, 2)
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 2)
+            os.close(sink)
+        yield
 
 
 def _interpreter() -> Tuple[Any, str, str]:
