@@ -23,15 +23,18 @@ class Settings(BaseModel):
     route: str = Field(
         "auto", description="the library and its recipe, by the name that reports give it; `auto` tries all"
     )
-    weights: Literal["int8", "int4"] = Field("int8", description="int4 with method weight-only; with LiteRT and ExecuTorch dynamic too")
+    weights: Literal["int8", "int4"] = Field(
+        "int8",
+        description="int4 with method weight-only; with LiteRT, OpenVINO and ExecuTorch dynamic too",
+    )
     activations: Literal["int8", "int16"] = Field("int8", description="int16 with LiteRT, method static")
     group_size: int = Field(
         32, ge=16, le=256, description="weights that share a scale, for int4; int8 has one scale a channel"
     )
     ranges: Literal["min-max", "percentile", "entropy"] = Field(
         "min-max",
-        description="how activation ranges come out of the calibration calls; entropy minimises the "
-        "Kullback-Leibler divergence over a histogram",
+        description="how activation ranges come out of the calibration calls; entropy: over a histogram, the "
+        "least Kullback-Leibler divergence (onnxruntime) or the least rounding error (nncf)",
     )
     bias_correction: Literal["full", "fast", "none"] = Field(
         "full", description="shift biases by the mean error that quantization leaves (nncf)"

@@ -81,7 +81,10 @@ def _trials(task: Task) -> Iterator[tuple[str, Call]]:
     yield "on the example", example
     floats = {name: array for name, array in example.items() if array.dtype.kind == "f"}
     if floats:
-        yield "on the negated example", {**example, **{name: np.asarray(-array) for name, array in floats.items()}}
+        yield (
+            "on the negated example",
+            {**example, **{name: np.asarray(-array) for name, array in floats.items()}},
+        )
     for axis_name in sorted({size for spec in task.inputs for size in spec.shape if isinstance(size, str)}):
         doubled = dict(example)
         for spec in task.inputs:
