@@ -108,8 +108,9 @@ def bake_off(
     tried = chosen.tried
     if chosen.threads != chosen.shop.threads:
         tried = build_and_measure(replace(chosen.shop, threads=chosen.threads), unchanged)
+    needed = _least_speedup(tried.cost, shop.target.budget)
     return Outcome(
-        shop=replace(chosen.shop, threads=chosen.threads),
+        shop=replace(chosen.shop, threads=chosen.threads, least_speedup=needed),
         unchanged=tried,
         rivals=rivals,
     )
@@ -163,6 +164,18 @@ def _choose(entries: Sequence[Entry], shop: Workshop) -> Entry:
         return fitting[0]
     best = min(entry.time_ms or 0.0 for entry in timed)
     return next(entry for entry in timed if (entry.time_ms or 0.0) <= best * SAME_SPEED)
+
+
+def _least_speedup(float_cost: Cost, budget: Cost) -> float | None:
+    """How many times faster than the float network the tightest latency limit asks for, if it asks for any."""
+    costs = dict(float_cost.known())
+    ratios = [
+        costs[name].value / limit.value
+        for name, limit in budget.known()
+        if name.startswith("latency") and name in costs
+    ]
+    most = max(ratios, default=1.0)
+    return most if most > 1 else None
 
 
 def _too_large(entry: Entry, shop: Workshop) -> bool:

@@ -64,6 +64,8 @@ class Workshop:
         machine: fingerprint of this machine, on which routes are timed; `machine_words` names it.
         runtime, threads: what executes the candidates, and with how many threads.
         baseline: the float graph of the task's own network, once it has been made.
+        least_speedup: how many times faster than the float network the latency limits ask for; None where
+            it keeps them.
         floats: its artifact for `runtime`, that the others are compared with, once it has been made.
         artifacts: of the candidates by name, filled as they are built.
         networks: torch networks after network steps, by these steps: kept while the build lasts.
@@ -81,6 +83,7 @@ class Workshop:
     threads: int
     baseline: Graph | None = None
     floats: Artifact | None = None
+    least_speedup: float | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     networks: dict[str, torch.nn.Module | onnx.ModelProto] = field(default_factory=dict)
 
@@ -276,6 +279,8 @@ def artifact(shop: Workshop, graph: Graph, start: Built, recipe: Recipe) -> Buil
         "task": shop.task.sources_digest,
         "steps": recipe_key(recipe.steps),
         "limits": [figure and figure.value for figure in (budget.drop, budget.class_drop, budget.size_mb)],
+        # Measured anew in each build on the device itself; nothing but mixed precision goes by it.
+        "least_speedup": shop.least_speedup if any(_is_mixed(step) for step in steps) else None,
         "reduce_range": shop.target.profile.reduce_range,
         "machine": shop.machine,
         "versions": versions(),
@@ -362,6 +367,10 @@ def _steps(recipe: Recipe, level: str) -> tuple[Any, ...]:
     return tuple(step for step in recipe.steps if step.level == level)
 
 
+def _is_mixed(step: Step) -> bool:
+    return step.step == "quantize" and step.route.endswith("-mixed")
+
+
 def _title(steps: tuple[Step, ...]) -> str:
     """`prune to 50 %, distill`: what the steps do, for the progress line and the cache's key."""
     return ", ".join(f"prune to {step.macs:.0%}" if step.step == "prune" else step.step for step in steps)
@@ -385,6 +394,7 @@ def _context(shop: Workshop, folder: Path, detail: Detail) -> Context:
         max_drop=drop.value if drop else None,
         max_class_drop=class_drop.value if class_drop else None,
         most_bytes=size.value * 1e6 if size else None,
+        least_speedup=shop.least_speedup,
         round_to=shop.target.profile.simd_width,
         reduce_range=shop.target.profile.reduce_range,
         folder=folder,

@@ -124,7 +124,7 @@ def test_a_runtime_of_which_nothing_is_foretold_loses_to_one_that_is(board):
     found = of(baked(TinyCnn(), IMAGE, board("torch", "onnxruntime", memory=1e5)))
     assert found["onnxruntime"].chosen
     assert found["torch"].reason == (
-        "nothing foretells its latency on board: `--runtime torch`, and measure it there"
+        "nothing foretells its latency on rpi4: `--runtime torch`, and measure it there"
     )
     assert found["torch"].ratio is None
     assert found["torch"].here.peak_memory_mb.value > 0

@@ -33,6 +33,8 @@ class Context:
         max_drop: the quality that may be lost; None when no limit is named.
         max_class_drop: the same for the class that loses most.
         most_bytes: the size that the artifact may have; None when no limit is named.
+        least_speedup: how many times faster than in float the latency limits ask for; None where float keeps
+            them, or none is named.
         round_to: kept channels are rounded to a multiple of this, the profile's SIMD width.
         reduce_range: 7-bit weights, for x86 CPUs whose int8 kernels saturate (no VNNI).
         profile: of the board, where the steps are taken for one.
@@ -49,6 +51,7 @@ class Context:
     max_drop: float | None
     max_class_drop: float | None = None
     most_bytes: float | None = None
+    least_speedup: float | None = None
     round_to: int
     reduce_range: bool
     folder: Path

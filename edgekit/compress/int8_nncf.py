@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +27,16 @@ def quantize_nncf(
     Activations are quantized per tensor and unsigned. With NNCF's defaults (per channel before depthwise
     convolutions, signed after linear bottlenecks) onnxruntime fuses 13 of a MobileNetV2's 52 convolutions.
 
+    With bias correction min-max ranges are NNCF's, the mean over the calls of their extremes; without it they
+    are the extremes of all calls: 44 dB instead of 24 on a ResNet-20 for digits. (The correction makes up for
+    what the former cut off, where it works: on a MobileNetV2 15 dB against 12.)
+
     Args:
         model: float graph, left as it was.
         calls: calibration calls by input name.
         settings: of these the ranges, the bias correction and SmoothQuant.
         reduce_range: 7-bit weights.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # NNCF then sends no usage statistics
     import nncf
 
     def quantize(*, fast: bool) -> onnx.ModelProto:
@@ -69,10 +71,13 @@ def _parameters(settings: Settings, *, reduce_range: bool) -> AdvancedQuantizati
         OverflowFix,
         QuantizationParameters,
     )
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     more: dict[str, Any] = {}
     if settings.ranges == "percentile":
         more["activations_range_estimator_params"] = _percentile()
+    elif settings.bias_correction == "none":
+        more["activations_range_estimator_params"] = RangeEstimatorParametersSet.MINMAX
     if settings.smooth_quant is not None:
         alpha = settings.smooth_quant or -1  # which NNCF takes for: none
         more["smooth_quant_alphas"] = AdvancedSmoothQuantParameters(convolution=-1, matmul=alpha)

@@ -48,7 +48,7 @@ def quantize_static(
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         source, ranges, target = (Path(folder) / name for name in ("in.onnx", "ranges", "out.onnx"))
         onnx.save(ready, source)
-        found, method = _ranges(source, calls, settings, Path(folder) / "observed.onnx")
+        found, method = ranges_of(source, calls, settings, Path(folder) / "observed.onnx")
         save_tensors_data(found, ranges)
         ort.quantize_static(
             source,
@@ -68,7 +68,7 @@ def quantize_static(
         return onnx.load(target)
 
 
-def _ranges(source: Path, calls: Sequence[Call], settings: Settings, observed: Path) -> tuple[Any, Any]:
+def ranges_of(source: Path, calls: Sequence[Call], settings: Settings, observed: Path) -> tuple[Any, Any]:
     """The range of every value, and onnxruntime's name of the method."""
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 

@@ -17,6 +17,7 @@ from edgekit.artifact import Artifact, Converted
 from edgekit.compress.calls import spread
 from edgekit.compress.context import Context
 from edgekit.compress.int8_onnxruntime import quantize_dynamic
+from edgekit.compress.limits import room_for_float, small_and_fast
 from edgekit.compress.onnx_static import (
     Quantized,
     best_of_equalised,
@@ -95,8 +96,8 @@ def _why_not_ort_static(converted: Converted, settings: Settings, context: Conte
 
 
 def _why_not_mixed(converted: Converted, settings: Settings, context: Context) -> str:
-    if context.most_bytes is None:
-        return "there is no size limit that layers in float could fill"
+    if why := room_for_float(context):
+        return why
     return _why_not_ort_static(converted, settings, context)
 
 
@@ -142,10 +143,11 @@ def _static(
 def _mixed(converted: Converted, settings: Settings, task: Task, context: Context, folder: Path) -> Artifact:
     del task
     quantized, error = _quantized("onnxruntime", converted, settings, context)
-    most = context.most_bytes or 0.0
-    kept = fill(quantized, error, context, lambda artifact: artifact.size_bytes <= most)
+    kept = fill(
+        quantized, error, context, lambda artifact: small_and_fast(artifact, converted.artifact, context)
+    )
     if not kept:
-        raise BadInput("no layer in float fits into the size limit")
+        raise BadInput("no layer in float fits under the limits of size and latency")
     return _finish(settled(quantized, kept), converted, context, folder)
 
 

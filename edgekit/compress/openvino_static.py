@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,8 @@ def quantize(
         transformer: whether NNCF shall look for attention blocks, and smooth activations before them.
         reduce_range: 7-bit weights.
     """
-    nncf = load_nncf()
+    import nncf
+
     return nncf.quantize(
         model,
         nncf.Dataset([dict(call) for call in calls]),
@@ -62,7 +62,7 @@ def quantize_within(
     NNCF ranks the layers by how far the outputs on the calibration calls come back to those of the float
     network when one of them is put back, then puts back the worst first and measures after each.
     """
-    nncf = load_nncf()
+    import nncf
 
     def validate(compiled: Any, data: Iterable[Call]) -> tuple[float, list[list[np.ndarray]]]:
         def run(call: Call) -> list[np.ndarray]:
@@ -84,14 +84,6 @@ def quantize_within(
         model_type=nncf.ModelType.TRANSFORMER if transformer else None,
         advanced_quantization_parameters=_parameters(settings, reduce_range=context.reduce_range),
     )
-
-
-def load_nncf() -> Any:
-    """NNCF, which then sends no usage statistics."""
-    os.environ.setdefault("NNCF_CI", "1")
-    import nncf
-
-    return nncf
 
 
 def _parameters(settings: Settings, *, reduce_range: bool) -> AdvancedQuantizationParameters:

@@ -11,7 +11,6 @@ import numpy as np
 from edgekit.artifact import Artifact
 from edgekit.compress.context import Context
 from edgekit.compress.limits import excess
-from edgekit.compress.openvino_static import load_nncf
 
 if TYPE_CHECKING:
     import openvino
@@ -27,7 +26,8 @@ def compress_int8(model: openvino.Model) -> openvino.Model:
     Args:
         model: in float; it is changed.
     """
-    nncf = load_nncf()
+    import nncf
+
     return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
 
 
@@ -46,7 +46,7 @@ def compress_int4(
         share: of the weights of matrix products that shall be int4, 0 to 1. NNCF leaves those in int8 whose
             inputs vary most, weighed by what rounding does to the weights.
     """
-    nncf = load_nncf()
+    import nncf
     from nncf.quantization.advanced_parameters import AdvancedCompressionParameters, GroupSizeFallbackMode
 
     if not share:

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 WEIGHT, BIAS = 1, 2  # their places among the arguments of a convolution or dense layer
 
 
-def static_quantizer() -> Any:
-    """Int8 activations per tensor with the ranges met (min-max), int8 weights per channel."""
+def static_quantizer(*, least_error: bool = False) -> Any:
+    """Int8 activations per tensor, int8 weights per channel.
+
+    Args:
+        least_error: an activation's range is not what was met but what a search in its histogram finds to
+            round with the least squared error.
+    """
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -21,11 +26,10 @@ def static_quantizer() -> Any:
     from torchao.quantization.pt2e import MinMaxObserver
 
     config = get_symmetric_quantization_config(is_per_channel=True)
-    # Its own observer searches a histogram for the range of least squared error: slower, no more accurate.
-    observed = replace(
-        config.input_activation, observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=2**-12)
-    )
-    config = replace(config, input_activation=observed, output_activation=observed)
+    if not least_error:
+        observer = MinMaxObserver.with_args(eps=2**-12)
+        met = replace(config.input_activation, observer_or_fake_quant_ctr=observer)
+        config = replace(config, input_activation=met, output_activation=met)
     return XNNPACKQuantizer().set_global(config)
 
 

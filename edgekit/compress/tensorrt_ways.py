@@ -18,7 +18,7 @@ import onnx
 
 from edgekit.artifact import Artifact, Converted
 from edgekit.compress.context import Context
-from edgekit.compress.int8_onnxruntime import Call, _ranges, preprocessed
+from edgekit.compress.int8_onnxruntime import Call, preprocessed, ranges_of
 from edgekit.compress.settings import Settings
 from edgekit.compress.way import Way
 from edgekit.errors import BadInput
@@ -96,7 +96,7 @@ def quantize(ready: onnx.ModelProto, calls: Sequence[Call], settings: Settings) 
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         source, ranges, target = (Path(folder) / name for name in ("in.onnx", "ranges", "out.onnx"))
         onnx.save(ready, source)
-        found, method = _ranges(source, calls, settings, Path(folder) / "observed.onnx")
+        found, method = ranges_of(source, calls, settings, Path(folder) / "observed.onnx")
         save_tensors_data(found, ranges)
         ort.quantize_static(
             source,

@@ -11,7 +11,7 @@ from pathlib import Path
 from edgekit.artifact import Artifact, Converted
 from edgekit.compress.calls import spread
 from edgekit.compress.context import Context
-from edgekit.compress.limits import excess
+from edgekit.compress.limits import excess, small_and_fast
 from edgekit.compress.sensitivity import Make, fewest_in_float, layers_of, most_in_float, output_error, rank
 from edgekit.compress.settings import Settings
 from edgekit.errors import BadInput
@@ -98,17 +98,17 @@ def revert(static: Static, context: Context) -> frozenset[str]:
 
 
 def fill(static: Static, context: Context) -> frozenset[str]:
-    """The most sensitive layers, as many as can be left in float under the limit of size.
+    """The most sensitive layers, as many as can be left in float under the limits of size and latency.
 
     Raises:
         BadInput: it is over the limit with no layer in float, or there is room for none.
     """
     with _trials(static, context) as (make, ranked):
-        kept = most_in_float(ranked(), make, lambda found: found.size_bytes <= (context.most_bytes or 0))
+        kept = most_in_float(ranked(), make, lambda one: small_and_fast(one, static.float, context))
     if kept is None:
-        raise BadInput("it is over the size limit with every layer in int8")
+        raise BadInput("it is over the limits with every layer in int8")
     if not kept:
-        raise BadInput("no layer in float fits into the size limit")
+        raise BadInput("no layer in float fits under the limits of size and latency")
     return frozenset(kept)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from edgekit.artifact import Artifact, Converted
 from edgekit.compress.calls import spread
 from edgekit.compress.context import Context
+from edgekit.compress.limits import room_for_float
 from edgekit.compress.qat_ways import qat_way
 from edgekit.compress.settings import Settings
 from edgekit.compress.tflite_static import fill, prepare, revert
@@ -56,8 +57,8 @@ def _why_not_layers(converted: Converted, settings: Settings, context: Context) 
 
 
 def _why_not_mixed(converted: Converted, settings: Settings, context: Context) -> str:
-    if context.most_bytes is None:
-        return "there is no size limit that layers in float could fill"
+    if why := room_for_float(context):
+        return why
     return _why_not_static(converted, settings, context)
 
 

@@ -37,7 +37,11 @@ def made(name, converted, task, context, **settings):
 
 @pytest.mark.parametrize(
     ("name", "left"),
-    [("pt2e-static", 0), ("pt2e-dynamic", 1)],  # a stem of one channel is depthwise: no dynamic kernel
+    [
+        ("pt2e-static", 0),
+        ("pt2e-static-mse", 0),
+        ("pt2e-dynamic", 1),
+    ],  # a stem of one channel is depthwise: no dynamic kernel
 )
 def test_int8_keeps_the_accuracy_at_a_third_of_the_size(digits, name, left):
     task, converted, context = digits
@@ -55,6 +59,19 @@ def test_the_same_network_gives_the_same_bytes_and_is_left_as_it_was(digits, nam
     digests = {made(name, converted, task, context).digest() for _ in range(2)}
     assert len(digests) == 1
     assert all(bool((before[key] == value).all()) for key, value in converted.network().state_dict().items())
+
+
+def test_ranges_of_least_error_round_long_tails_better(tmp_path):
+    calls = [[noise(1, 512, seed=seed) ** 3] for seed in range(16)]
+    task, converted = converted_of(nn.Linear(512, 64), calls[0], "executorch", tmp_path, calls=calls)
+    context = context_of(task, converted.graph, tmp_path)
+    named = [task.named(tuple(call)) for call in calls]
+    expected = [converted.artifact.open()(call)[0] for call in named]
+    ratios = {}
+    for name in ("pt2e-static", "pt2e-static-mse"):
+        run = made(name, converted, task, context).open()
+        ratios[name] = snr_db(expected, [run(call)[0] for call in named])
+    assert ratios["pt2e-static-mse"] > ratios["pt2e-static"] + 0.5
 
 
 def test_a_layer_used_twice_is_quantized_for_each_use_and_stored_once(tmp_path):
