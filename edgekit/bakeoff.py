@@ -167,7 +167,7 @@ def _choose(entries: Sequence[Entry], shop: Workshop) -> Entry:
 
 
 def _least_speedup(float_cost: Cost, budget: Cost) -> float | None:
-    """How many times faster than the float network the tightest latency limit asks for, if it asks for any."""
+    """How many times faster than the float network the latency limits ask for; None where it keeps them."""
     costs = dict(float_cost.known())
     ratios = [
         costs[name].value / limit.value

@@ -19,6 +19,7 @@ import onnx
 from edgekit.artifact import Artifact, Converted
 from edgekit.compress.context import Context
 from edgekit.compress.int8_onnxruntime import Call, preprocessed, ranges_of
+from edgekit.compress.qat_ways import qat_way
 from edgekit.compress.settings import Settings
 from edgekit.compress.way import Way
 from edgekit.errors import BadInput
@@ -149,4 +150,5 @@ def _source(name: str, made: dict[str, onnx.NodeProto]) -> str:
     return name
 
 
-WAYS = (Way(name="trt-qdq", runtime="tensorrt", method="static", why_not=why_not, make=make),)
+STATIC = Way(name="trt-qdq", runtime="tensorrt", method="static", why_not=why_not, make=make)
+WAYS = (STATIC, qat_way("qat", STATIC))
