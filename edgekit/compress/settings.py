@@ -37,7 +37,7 @@ class Settings(BaseModel):
         "least Kullback-Leibler divergence (onnxruntime) or the least rounding error (nncf)",
     )
     bias_correction: Literal["full", "fast", "none"] = Field(
-        "full", description="shift biases by the mean error that quantization leaves (nncf)"
+        "full", description="of nncf alone: shift biases by the mean error that quantization leaves"
     )
     smooth_quant: float | None = Field(
         None,

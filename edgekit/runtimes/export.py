@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 
 from edgekit.errors import BadInput, first_line
 from edgekit.graph.prepare import fixed_axes
+from edgekit.runtimes.program import example_tensors, forget_recurrent_kernels
 from edgekit.runtimes.proof import disagreement, refuse_random
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ def _export_dynamo(network: torch.nn.Module, task: Task, opset: int) -> onnx.Mod
         {axis: dims[name] for axis, name in enumerate(spec.shape) if isinstance(name, str)}
         for spec in task.inputs
     )
-    _forget_recurrent_kernels()
+    forget_recurrent_kernels()
     takes_any = inspect.Parameter.VAR_POSITIONAL in {
         parameter.kind for parameter in inspect.signature(network.forward).parameters.values()
     }
     program = torch.onnx.export(
         network,
-        _example(task),
+        example_tensors(task),
         dynamo=True,
         external_data=False,
         verbose=False,
@@ -100,25 +100,13 @@ def _export_dynamo(network: torch.nn.Module, task: Task, opset: int) -> onnx.Mod
     return program.model_proto
 
 
-def _forget_recurrent_kernels() -> None:
-    """Let torch look up anew how recurrent layers are exported.
-
-    The exporter replaces their decomposition while it runs, but torch 2.13 remembers the one it met first:
-    from the second export in a process on, the time axis would silently be unrolled and fixed.
-    """
-    import torch
-
-    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
-        getattr(torch.ops.aten, name).input._dispatch_cache.clear()
-
-
 def _export_torchscript(network: torch.nn.Module, task: Task, opset: int) -> onnx.ModelProto:
     import torch
 
     buffer: Any = io.BytesIO()  # taken by the exporter, though its annotation says otherwise
     torch.onnx.export(
         network,
-        _example(task),
+        example_tensors(task),
         buffer,
         dynamo=False,
         opset_version=min(opset, TORCHSCRIPT_OPSET),
@@ -159,22 +147,6 @@ def _asked(inputs: Sequence[InputSpec]) -> dict[str, dict[int, str]]:
         for spec in inputs
     }
     return {name: dims for name, dims in axes.items() if dims}
-
-
-def _example(task: Task) -> tuple[torch.Tensor, ...]:
-    """The example call; dynamic axes of size 1 are doubled, because the exporter would fix a size of 1."""
-    import torch
-
-    def widen(array: np.ndarray, spec: InputSpec) -> np.ndarray:
-        for axis, name in enumerate(spec.shape):
-            if isinstance(name, str) and array.shape[axis] == 1:
-                array = np.repeat(array, 2, axis)
-        return array
-
-    return tuple(
-        torch.from_numpy(np.array(widen(array, spec), order="C"))  # a scalar stays one
-        for array, spec in zip(task.example, task.inputs, strict=True)
-    )
 
 
 def _reason(error: BaseException) -> str:

@@ -115,7 +115,11 @@ def _dynamic_shapes(task: Task) -> Any:
 
 
 def forget_recurrent_kernels() -> None:
-    """Let torch look up anew how recurrent layers are taken apart; see `edgekit.runtimes.export`."""
+    """Let torch look up anew how recurrent layers are exported.
+
+    The ONNX exporter replaces their decomposition while it runs, but torch 2.13 remembers the one it met
+    first: from the second export in a process on, the time axis would silently be unrolled and fixed.
+    """
     import torch
 
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):

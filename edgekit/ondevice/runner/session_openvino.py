@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any, Callable, Mapping, Sequence
 
-import numpy
-
 PACKAGES = ("openvino",)
 
 CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
@@ -106,6 +104,8 @@ def open_session(
 
 def _checked(name: str, array: Any, dtype: Any) -> Any:
     """The array in one piece, as OpenVINO needs it; what it would convert or wrap in silence is refused."""
+    import numpy
+
     if array.dtype != dtype:
         raise ValueError("input %s is %s, expected %s" % (name, array.dtype, dtype))
     is_wide = dtype.itemsize == 8 and dtype.kind in "iu"
