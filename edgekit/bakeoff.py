@@ -206,8 +206,11 @@ def _reason(entry: Entry, chosen: Entry, shop: Workshop, ratio: float | None) ->
     if len(shop.target.runtimes) == 1:
         return f"the only one asked for; {used}"
     if entry is chosen:
-        return f"fastest with {used}, {how}" if entry.time_ms else "first of the target's that takes it"
-    if _too_large(entry, shop):
+        over = "; none keeps the memory limit" if _too_large(entry, shop) else ""
+        return (
+            f"fastest with {used}, {how}" if entry.time_ms else "first of the target's that takes it"
+        ) + over
+    if _too_large(entry, shop) and not _too_large(chosen, shop):
         return "needs more memory than the limit"
     if ratio is None:
         where = shop.target.profile.name

@@ -63,9 +63,9 @@ class Target(Record):
     requirements: dict[RuntimeName, Pins] = figures("exact versions to install there, for each runtime")
     opset: int = figure("newest opset that the pinned onnxruntime takes", ge=7)
     ir_version: int = figure("newest ONNX file format that the pinned onnxruntime takes", ge=3)
-    providers: Words = figure(
+    providers: Words | None = figure(
         "execution providers of onnxruntime besides the CPU's, used where the device's build has them",
-        default=(),
+        default=None,
     )
     local: bool = Field(default=False, description="a machine of the same architecture counts as the device")
     note: Text | None = Field(default=None, description="what the user must know to run a bundle there")

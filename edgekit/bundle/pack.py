@@ -188,7 +188,9 @@ def _of_the_board(target: Target, runtime: RuntimeName) -> dict[str, Any]:
     board = target.profile.tensorrt
     if runtime == "tensorrt" and board:
         return {"workspace_mb": board.workspace_mb}
-    return {"providers": list(target.providers)} if runtime == "onnxruntime" and target.providers else {}
+    return (
+        {"providers": list(target.providers or ())} if runtime == "onnxruntime" and target.providers else {}
+    )
 
 
 def _plain(cost: Cost) -> dict[str, Any]:

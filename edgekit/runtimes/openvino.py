@@ -163,7 +163,7 @@ def _name_by_order(model: openvino.Model) -> None:
 
 def _refusal(text: str, graph: onnx.ModelProto) -> BadInput:
     """The one line that matters of what OpenVINO says, and the place in the user's model."""
-    todo = "use --runtime onnxruntime, which runs it"
+    todo = "take another runtime; onnxruntime runs it"
     if missing := _NO_RULE.search(text):
         operators = [_operator(word) for word in missing[1].split(", ")]
         places = listed(origins_of(graph, name) for name in operators)

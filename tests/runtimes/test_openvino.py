@@ -162,7 +162,7 @@ RNN_WEIGHTS = [
     [
         (
             graph_of(helper.make_node("Det", ["x"], ["y"], name="loss/Det"), shape=[3, 3]),
-            "node `loss/Det`: OpenVINO has no operator Det; use --runtime onnxruntime, which runs it",
+            "node `loss/Det`: OpenVINO has no operator Det; take another runtime; onnxruntime runs it",
         ),
         (
             graph_of(
@@ -171,7 +171,7 @@ RNN_WEIGHTS = [
                 shape=[3, 3],
                 domains=["com.acme"],
             ),
-            "node `b/Det`, node `a/Odd`: OpenVINO has no operator Det, Odd; use --runtime onnxruntime",
+            "node `b/Det`, node `a/Odd`: OpenVINO has no operator Det, Odd; take another runtime",
         ),
         (
             graph_of(
