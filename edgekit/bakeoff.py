@@ -229,7 +229,9 @@ def _nobody(
     able = [name for name in left if _takes(replace(shop, runtime=name))]
     if not able:
         return error
-    own = None if "--runtime" in (error.todo or "") else error.todo  # a converter knows no target
+    own = (
+        None if (error.todo or "").startswith("take another runtime") else error.todo
+    )  # a converter knows no target
     hint = f"`--runtime {able[0]}` can"
     return type(error)(error.what, where=error.where, todo="; ".join(filter(None, (own, hint))))
 

@@ -195,7 +195,7 @@ RNN_WEIGHTS = [
                 shape=[4, 1, 3],
                 weights=RNN_WEIGHTS,
             ),
-            "node `ear/RNN`: OpenVINO refuses RNNSequence: Unknown activation function: affine; use --",
+            "node `ear/RNN`: OpenVINO refuses RNNSequence: Unknown activation function: affine; take",
         ),
     ],
     ids=["no operator", "two operators", "an attribute", "the plugin"],
