@@ -46,10 +46,7 @@ class Entry:
     @property
     def threads(self) -> int:
         """The fewest threads that are as fast as the best number of them."""
-        if not self.times_ms:
-            return self.shop.threads
-        best = min(self.times_ms.values())
-        return min(n for n, time in self.times_ms.items() if time <= best * SAME_SPEED)
+        return _fewest(self.times_ms) or self.shop.threads
 
     @property
     def time_ms(self) -> float | None:
@@ -98,22 +95,18 @@ def bake_off(
     if shop.target.local:
         entries = _in_turns(entries)
     chosen = _choose(entries, shop)
-    by_name = {entry.runtime: entry for entry in entries}
+    if chosen.threads != chosen.shop.threads:  # its figures are those of other threads
+        used = replace(chosen.shop, threads=chosen.threads)
+        chosen = replace(chosen, shop=used, tried=build_and_measure(used, unchanged))
+    by_name = {**{entry.runtime: entry for entry in entries}, chosen.runtime: chosen}
     rivals = tuple(
         _rival(by_name[name], chosen, shop)
         if name in by_name
         else Rival(runtime=name, chosen=False, reason=f"not tried: {failed[name]}")
         for name in shop.target.runtimes
     )
-    tried = chosen.tried
-    if chosen.threads != chosen.shop.threads:
-        tried = build_and_measure(replace(chosen.shop, threads=chosen.threads), unchanged)
-    needed = _least_speedup(tried.cost, shop.target.budget)
-    return Outcome(
-        shop=replace(chosen.shop, threads=chosen.threads, least_speedup=needed),
-        unchanged=tried,
-        rivals=rivals,
-    )
+    needed = _least_speedup(chosen.tried.cost, shop.target.budget)
+    return Outcome(shop=replace(chosen.shop, least_speedup=needed), unchanged=chosen.tried, rivals=rivals)
 
 
 def _enter(shop: Workshop, unchanged: Candidate, layers: Sequence[Layer]) -> Entry:
@@ -122,14 +115,21 @@ def _enter(shop: Workshop, unchanged: Candidate, layers: Sequence[Layer]) -> Ent
         lacking = installed(shop.runtime)
     if lacking:
         raise lacking
-    tried = build_and_measure(shop, unchanged)
-    shop = replace(shop, floats=shop.artifacts[unchanged.name])
     target, times = shop.target, {}
     for threads in sorted({1, target.threads}):
         foreseen = predict(layers, target.profile, runtime=shop.runtime, threads=threads).latency_p50_ms
         if foreseen is not None:
             times[threads] = foreseen.value
-    return Entry(shop, tried, times)
+    if not target.local:  # else the times that are measured in turns decide
+        shop = replace(shop, threads=_fewest(times) or shop.threads)
+    tried = build_and_measure(shop, unchanged)
+    return Entry(replace(shop, floats=shop.artifacts[unchanged.name]), tried, times)
+
+
+def _fewest(times_ms: Mapping[int, float]) -> int | None:
+    """The fewest threads that are as fast as the best number of them; None where no time is known."""
+    best = min(times_ms.values(), default=0.0)
+    return min((n for n, time in times_ms.items() if time <= best * SAME_SPEED), default=None)
 
 
 def _in_turns(entries: Sequence[Entry]) -> list[Entry]:

@@ -13,8 +13,11 @@ from pathlib import Path
 import onnx
 
 from edgekit.alternate import compare_artifacts
+from edgekit.artifact import Artifact
 from edgekit.bench import Mode, bench, cost_of, measure_memory
-from edgekit.cost import Cost, Figure
+from edgekit.bundle.golden import HALF
+from edgekit.cost import Cost, Figure, How
+from edgekit.errors import BadInput
 from edgekit.graph.layers import Layer, describe
 from edgekit.plan.candidates import Candidate, precision_of
 from edgekit.plan.cost_model import predict
@@ -22,6 +25,7 @@ from edgekit.progress import Detail
 from edgekit.realise import FOUND, Built, Graph, Workshop, artifact, converted, float_graph, stage
 from edgekit.result import Parity, Quality, Tried
 from edgekit.shipping import pack
+from edgekit.target import Target
 from edgekit.versions import versions
 
 # Peak memory of one inference process on aarch64 over x86-64, for the same file: 0.82 with onnxruntime, 1.0
@@ -35,23 +39,24 @@ def build_and_measure(shop: Workshop, candidate: Candidate) -> Tried:
     """Build the candidate and find what it costs; the verdicts and the reason are the search's to add.
 
     Raises:
-        BadInput: a step cannot treat the network.
+        BadInput: a step cannot treat the network, or what comes out does not run on the target.
         VerificationFailed: an artifact does not compute what it should.
     """
     graph = float_graph(shop, candidate.recipe)
     start = converted(shop, graph, candidate.recipe)
     built = artifact(shop, graph, start, candidate.recipe)
+    refuse_unfit(built.artifact, shop.target)
     shop.artifacts[candidate.name] = built.artifact
     route = next((route.name for route in built.routes if route.chosen), None)
     threads = candidate.recipe.threads or shop.threads
     done = candidate.recipe.pinned(
         route=route, round_to=shop.target.profile.simd_width, runtime=shop.runtime, threads=threads
     )
-    parities = (*graph.parities, *start.parities)
+    parities, certain = (*graph.parities, *start.parities), _certain(built, local=shop.target.local)
     tried = Tried(
         name=candidate.name,
         recipe=done.data(),
-        cost=_certain(built) if candidate.recipe.steps else _nothing_lost(parities) | _certain(built),
+        cost=certain if candidate.recipe.steps else _nothing_lost(parities) | certain,
         quality=built.quality,
         parities=(*parities, *built.parities),
         routes=built.routes,
@@ -62,7 +67,7 @@ def build_and_measure(shop: Workshop, candidate: Candidate) -> Tried:
     return _elsewhere(shop, tried, graph, threads)
 
 
-def _certain(built: Built) -> Cost:
+def _certain(built: Built, *, local: bool) -> Cost:
     """Size, and the quality that the artifact has in this machine's runtime."""
     artifact = built.artifact
     size = Figure(value=artifact.size_bytes / 1e6, how="measured", source="bytes of the artifact on disk")
@@ -70,13 +75,31 @@ def _certain(built: Built) -> Cost:
     if quality is None or quality.drop is None:
         return Cost(size_mb=size)
     source = _quality_source(quality, STANDS_IN.get(artifact.runtime, artifact.runtime))
+    how: How = "measured"
+    if not local and artifact.options.get("precision") in HALF:
+        how, source = "predicted", f"{source}, in float32 what the device computes in 16 bits"
     worst = quality.class_drop
     named = f"; class {quality.worst_class}" if worst else ""  # where nothing is lost, no class is the worst
     return Cost(
         size_mb=size,
-        drop=Figure(value=quality.drop, how="measured", source=source),
-        class_drop=None if worst is None else Figure(value=worst, how="measured", source=source + named),
+        drop=Figure(value=quality.drop, how=how, source=source),
+        class_drop=None if worst is None else Figure(value=worst, how=how, source=source + named),
     )
+
+
+def refuse_unfit(artifact: Artifact, target: Target) -> None:
+    """Refuse an artifact that the package which the target installs would compute wrongly.
+
+    Raises:
+        BadInput: it would, or not at all.
+    """
+    for package, reason in artifact.options.get("not_with", {}).items():
+        if package in target.requirements_for(artifact.runtime):
+            raise BadInput(
+                f"{package}, which is installed on {target.name}, {reason}",
+                where="the artifact",
+                todo="take another route",
+            )
 
 
 def _nothing_lost(parities: Sequence[Parity]) -> Cost:
@@ -131,7 +154,7 @@ def _elsewhere(shop: Workshop, tried: Tried, graph: Graph, threads: int) -> Trie
     found = json.loads(
         (stage(shop, f"measure {tried.name} in {shop.runtime}", key, make) / FOUND).read_text()
     )
-    here = _memory(found["peak_rss_mb"])
+    here = _memory(found["peak_rss_mb"], STANDS_IN.get(shop.runtime))
     layers = _layers(shop, tried, graph)
     foreseen = predict(layers, target.profile, runtime=shop.runtime, threads=threads)
     # What the stand-in takes here says nothing of the memory that the runtime itself will take.
@@ -142,17 +165,19 @@ def _elsewhere(shop: Workshop, tried: Tried, graph: Graph, threads: int) -> Trie
 def _layers(shop: Workshop, tried: Tried, graph: Graph) -> tuple[Layer, ...]:
     """The layers that the artifact computes: an ONNX file's own, else the float graph's in its precision."""
     built = shop.artifacts[tried.name]
-    if built.path.suffix == ".onnx":
+    # A file for TensorRT that is to compute in float16 is in float32 itself.
+    if built.path.suffix == ".onnx" and built.options.get("precision") != "fp16":
         return describe(onnx.load(built.path), shop.example).layers
     layers = describe(graph.load(), shop.example).layers
     precision = precision_of(tried.recipe, shop.runtime)
     return tuple(replace(layer, precision=precision) if layer.macs else layer for layer in layers)
 
 
-def _memory(peak: float | None) -> Cost:
+def _memory(peak: float | None, stands_in: str | None) -> Cost:
     if peak is None:
         return Cost()
-    source = "peak resident memory of a process that loads and runs the artifact, on this machine"
+    by = f" in {stands_in}" if stands_in else ""
+    source = f"peak resident memory of a process that loads and runs the artifact{by}, on this machine"
     return Cost(peak_memory_mb=Figure(value=peak, how="measured", source=source))
 
 
@@ -184,8 +209,11 @@ def _bench(shop: Workshop, name: str, bundle: Path, detail: Detail) -> Cost:
 
 
 def _speedup(shop: Workshop, tried: Tried) -> float | None:
-    """Time of the float network over this one's: one alternating run on this machine, 1 thread."""
-    if shop.floats is None or not tried.recipe["steps"]:
+    """Time of the float network over this one's: one alternating run on this machine, 1 thread.
+
+    None where another runtime stands in: onnxruntime is slower on the Q/DQ that TensorRT is faster on.
+    """
+    if shop.floats is None or not tried.recipe["steps"] or shop.runtime in STANDS_IN:
         return None
     compared = compare_artifacts(
         {"float": shop.floats, "candidate": shop.artifacts[tried.name]},

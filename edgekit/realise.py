@@ -34,6 +34,7 @@ from edgekit.result import Parity, Quality, Route
 from edgekit.runtimes import convert as runtimes
 from edgekit.runtimes.float_graph import float_graph as export_float
 from edgekit.runtimes.onnxruntime import as_artifact
+from edgekit.target_profile import Profile
 from edgekit.task.quality import Original, judge_original, measure_quality
 from edgekit.verify import FLOAT_FLOOR_DB, check_artifact, check_export, check_graph
 from edgekit.versions import versions
@@ -282,6 +283,7 @@ def artifact(shop: Workshop, graph: Graph, start: Built, recipe: Recipe) -> Buil
         # Measured anew in each build on the device itself; nothing but mixed precision goes by it.
         "least_speedup": shop.least_speedup if any(_is_mixed(step) for step in steps) else None,
         "reduce_range": shop.target.profile.reduce_range,
+        "board": _board(shop.target.profile),
         "machine": shop.machine,
         "versions": versions(),
     }
@@ -323,7 +325,13 @@ def _kept_weights(
     """The trained network, its weights from the cache where they are: every runtime starts from the same."""
     from safetensors.torch import load_model, save_model
 
-    whole = {"task": shop.task.sources_digest, "steps": steps, **key, "versions": versions()}
+    whole = {
+        "task": shop.task.sources_digest,
+        "steps": steps,
+        "round_to": shop.target.profile.simd_width,
+        **key,
+        "versions": versions(),
+    }
     folder = shop.cache.find(TRAINED, whole)
     if folder is None:
         folder = shop.cache.make(TRAINED, whole, lambda place: save_model(train(), str(place / WEIGHTS)))
@@ -365,6 +373,11 @@ def _torch_network(
 
 def _steps(recipe: Recipe, level: str) -> tuple[Any, ...]:
     return tuple(step for step in recipe.steps if step.level == level)
+
+
+def _board(profile: Profile) -> list[Any]:
+    """What the ways of quantizing ask of the board, beside `reduce_range`."""
+    return [profile.arch, profile.tensorrt and profile.tensorrt.int8]
 
 
 def _is_mixed(step: Step) -> bool:

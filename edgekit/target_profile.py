@@ -41,7 +41,7 @@ class CostModel(Record):
 
     def gain(self, precision: str) -> float | None:
         """Rate of the kernels of `precision` over those of float32; None where nothing is known of it."""
-        return {"int8": self.int8_gain, "float16": self.fp16_gain}.get(precision, 1.0)
+        return {"float32": 1.0, "int8": self.int8_gain, "float16": self.fp16_gain}.get(precision)
 
 
 class TensorRT(Record):

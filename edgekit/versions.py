@@ -16,6 +16,7 @@ LIBRARIES = (
     "litert-torch",
     "ai-edge-quantizer",
     "ai-edge-litert",
+    "onnx2fx",
     "executorch",
     "torchao",
     "torch-pruning",

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle.pack import Contents, write_bundle
 from edgekit.cost import Cost, Figure
+from edgekit.runtimes import tensorrt
 from edgekit.runtimes.onnxruntime import write
 from edgekit.target import load_target
 
@@ -122,12 +123,18 @@ def contents_of(model=None, calls=None, *, name="tiny", target="rpi4", **more):
     model = image_network() if model is None else model
     return Contents(
         name=name,
-        artifact=artifact_of(model),
+        artifact=more.pop("artifact", None) or artifact_of(model),
         graph=model,
         calls=image_calls() if calls is None else calls,
         target=load_target(target) if isinstance(target, str) else target,
         **{**usual, **more},
     )
+
+
+def as_tensorrt():
+    """What makes a bundle one for TensorRT."""
+    artifact = tensorrt.write(image_network(), Path(tempfile.mkdtemp(dir=ARTIFACTS.name)), "int8")
+    return {"target": "jetson-orin-nano", "artifact": artifact}
 
 
 def packed(folder: Path, *arguments, **more) -> Path:

@@ -136,7 +136,9 @@ def test_no_more_threads_are_used_than_help(board, serial, threads):
     outcome = baked(TinyCnn(), IMAGE, target)
     (rival,) = outcome.rivals
     assert rival.threads == outcome.shop.threads == outcome.unchanged.recipe["threads"] == threads
-    assert rival.reason == f"the only one asked for; {threads} thread{'s' if threads > 1 else ''}"
+    used = f"{threads} thread{'s' if threads > 1 else ''}"
+    assert rival.reason == f"the only one asked for; {used}"
+    assert rival.cost.latency_p50_ms.source.endswith(used), "its figures are of that many threads"
 
 
 # --- a runtime that cannot convert it ---------------------------------------------------------------------

@@ -8,7 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from edgekit.bundle.manifest import FILE, Manifest, confine
 from edgekit.errors import BadInput, VerificationFailed
+from edgekit.ondevice.runner import engine as engines
 from edgekit.ondevice.runner.check import wrong_files
+
+ENGINE_FILES = frozenset(f"engine/{name}" for name in (engines.ENGINE, engines.RECORD, engines.TIMING))
 
 
 def check_files(bundle: Path, manifest: Manifest) -> tuple[str, ...]:
@@ -30,12 +33,16 @@ def check_files(bundle: Path, manifest: Manifest) -> tuple[str, ...]:
         more = f", and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
         raise VerificationFailed(f"{wrong[0]}{more}", where=str(bundle), todo="copy the bundle again")
     extra = unlisted_files(bundle, files)
-    foreign = [name for name in extra if not _is_bytecode(name, files)]
+    engine = {name for name in extra if manifest.runtime.name == "tensorrt" and name in ENGINE_FILES}
+    foreign = [name for name in extra if name not in engine and not _is_bytecode(name, files)]
     if foreign:
         what = f"{foreign[0]} is not listed in {FILE}"
         raise VerificationFailed(what, where=str(bundle), todo="delete it, or copy the bundle again")
     return tuple(
-        f"{name} is a cache that Python wrote when run.py was imported; not checked" for name in extra
+        f"{name} was made by TensorRT at the first start on this device; not checked"
+        if name in engine
+        else f"{name} is a cache that Python wrote when run.py was imported; not checked"
+        for name in extra
     )
 
 

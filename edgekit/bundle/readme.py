@@ -42,6 +42,9 @@ def _opening(manifest: Manifest) -> Iterable[str]:
     yield ""
     yield f"A neural network that edgekit {manifest.edgekit} made for `{device.target}` ({chip})."
     yield f"{runtime.name} {runtime.version} runs it, with {count(runtime.threads, 'thread')}."
+    if runtime.name == "tensorrt":
+        yield "TensorRT is not yet run on hardware by edgekit. It makes its engine at the first start, which"
+        yield "can take minutes; where it is missing or fails, onnxruntime runs the file and a line says why."
     yield "Nothing here needs edgekit or a network connection, once the packages are installed."
     yield ""
 
@@ -54,7 +57,9 @@ def _install(manifest: Manifest) -> Iterable[str]:
     yield ""
     yield f"With {python} on {manifest.device.arch} Linux, in this folder:"
     yield ""
-    yield f"    python3 -m venv {venv}"
+    # TensorRT's bindings come with the board's system, from no package index.
+    system = "--system-site-packages " if manifest.runtime.name == "tensorrt" else ""
+    yield f"    python3 -m venv {system}{venv}"
     yield f"    . {venv}/bin/activate"
     yield "    python -m pip install -r requirements.txt"
     yield ""
@@ -178,6 +183,7 @@ def _files(manifest: Manifest) -> Iterable[str]:
     golden = manifest.golden
     meaning = {
         manifest.artifact: "the network",
+        **dict.fromkeys(manifest.beside, "its weights"),
         golden.file: f"{golden.samples} real inputs and what the network makes of them; "
         f"here they must come out to {golden.min_snr_db:g} dB",
         **SOURCES,

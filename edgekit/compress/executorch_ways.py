@@ -32,7 +32,7 @@ def _unknown(settings: Settings) -> str:
     if settings.smooth_quant:
         return "SmoothQuant is there for openvino and onnxruntime only"
     if settings.revert:
-        return "layers are put back to float for onnxruntime and openvino only"
+        return "layers are put back to float for onnxruntime, openvino and tflite only"
     return ""
 
 

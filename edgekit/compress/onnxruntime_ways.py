@@ -78,6 +78,8 @@ def _int8_only(settings: Settings) -> str:
 def _why_not_static(converted: Converted, settings: Settings, context: Context) -> str:
     if why := _out_of_reach(converted) or _int8_only(settings):
         return why
+    if settings.revert and context.max_drop is None and context.max_class_drop is None:
+        return "revert needs a limit of quality, and the budget names none"
     if not (_operators(converted)[0] & HEAVY) - {"LSTM", "GRU"}:
         return "recurrent layers alone are heavy, and they have no static kernels"
     return "" if context.calls else "needs calibration data; give --calibration, or use method dynamic"

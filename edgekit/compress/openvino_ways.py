@@ -66,6 +66,8 @@ def _why_no_weights(converted: Converted, settings: Settings, context: Context) 
         return "OpenVINO has no int16 activations"
     if settings.revert:
         return "revert needs method static"
+    if settings.smooth_quant:
+        return "SmoothQuant goes with method static"
     graph = onnx.load(converted.graph)
     if settings.weights == "int4" and not _products(graph):
         return "NNCF stores the weights of matrix products only in int4, and there are none"

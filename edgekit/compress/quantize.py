@@ -21,6 +21,7 @@ from edgekit.task.record import Task
 
 SAME_SPEED = 0.95  # routes within this of the fastest count as equally fast: the more accurate one is kept
 
+UNTIMED = ("tensorrt",)  # another runtime stands in for it here, whose speed says nothing of its own
 LEAST_GAIN = 1.03  # below this an alternating run cannot tell faster from equally fast
 
 
@@ -100,6 +101,8 @@ class Quantize(Settings):
 
 def _timed(floats: Artifact, attempts: Sequence[Attempt], context: Context) -> list[Attempt]:
     """The attempts with their speed against the float artifact: one alternating run, one thread."""
+    if floats.runtime in UNTIMED:
+        return list(attempts)
     context.detail("timing the routes against float")
     artifacts = {"float32": floats, **{attempt.route.name: attempt.artifact for attempt in attempts}}
     figures = compare_artifacts(artifacts, context.calls[:8] or [context.example], threads=1)
@@ -137,6 +140,9 @@ def choose(
         best = max(inside, key=lambda a: (a.route.size_ratio or 1.0, _speed(a)))
         smaller = (best.route.size_ratio or 1.0) > 1
         why = "smallest, no faster than float" if smaller else "neither faster nor smaller than float"
+        if best.route.latency_ratio is None:
+            why = "loses least of what fits; how fast it is, only the device can tell"
+            best = min(inside, key=_loss_then_speed)
     else:
         best = min(attempts, key=_loss_then_speed)
         why = "loses least quality, yet more than the limit"

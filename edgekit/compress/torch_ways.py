@@ -63,7 +63,7 @@ def _why_not_int8(converted: Converted, settings: Settings, context: Context) ->
         return "torchao has no int16 activations; LiteRT has"
     if settings.smooth_quant:
         return "SmoothQuant is there for openvino and onnxruntime only"
-    return "layers are put back to float for onnxruntime and openvino only" if settings.revert else ""
+    return "layers are put back to float for onnxruntime, openvino and tflite only" if settings.revert else ""
 
 
 def _why_not_int4(converted: Converted, settings: Settings, context: Context) -> str:

@@ -16,6 +16,7 @@ HOW_TO_KNOW = {
     "class_drop": "let `evaluate` give a score for each class",
 }
 SPACE = ("size_mb", "peak_memory_mb")
+QUALITY = ("drop", "class_drop")
 LEAST_SAVING = 0.02  # what a file or a process is smaller by before it is worth a slower network
 
 
@@ -77,9 +78,10 @@ def search(
 
 
 def _missed(tried: Sequence[Tried], limit: str) -> bool:
-    """Whether a candidate that was built misses this limit."""
+    """Whether a candidate that was built misses this limit; that of the quality for one class of it too."""
+    names = QUALITY if limit in QUALITY else (limit,)
     verdicts = (verdict for item in tried if item.realised for verdict in item.verdicts)
-    return any(verdict.name == limit and verdict.status == "NOT MET" for verdict in verdicts)
+    return any(verdict.name in names and verdict.status == "NOT MET" for verdict in verdicts)
 
 
 def _hopeless(foreseen: Cost, budget: Cost) -> str:

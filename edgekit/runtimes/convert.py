@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.artifact import Artifact, Converted, RuntimeName, missing
-from edgekit.errors import BadInput, OutsideFailure
+from edgekit.errors import BadInput, EdgekitError, OutsideFailure, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -83,3 +83,8 @@ def _missing_said(runtime: RuntimeName, work: Callable[[], Artifact]) -> Artifac
         return work()
     except ImportError as error:
         raise missing(runtime, error) from error
+    except (EdgekitError, OSError):
+        raise
+    except Exception as error:  # converters of others, on networks of anyone: another runtime may take it
+        what = f"the converter of {runtime} fails: {type(error).__name__}: {first_line(error)}"
+        raise BadInput(what, where="the model", todo="take another runtime; --debug shows where") from error

@@ -1,6 +1,7 @@
 import pytest
+from bundles import as_tensorrt, packed
 
-from edgekit.bundle.check import check_files, unlisted_files
+from edgekit.bundle.check import ENGINE_FILES, check_files, unlisted_files
 from edgekit.bundle.manifest import read_manifest
 from edgekit.errors import VerificationFailed
 
@@ -57,6 +58,20 @@ def test_a_file_that_is_not_listed_is_found(bundle, name):
     (bundle / name).parent.mkdir(parents=True, exist_ok=True)
     (bundle / name).write_text("print('mine')")
     with pytest.raises(VerificationFailed, match=f"{name} is not listed"):
+        check(bundle)
+
+
+def test_the_engine_that_tensorrt_made_on_the_device_is_noted_and_nothing_else_beside_it(tmp_path, bundle):
+    made = packed(tmp_path / "x", **as_tensorrt())
+    for folder in (made, bundle):
+        (folder / "engine").mkdir()
+        for name in ENGINE_FILES:
+            (folder / name).write_bytes(b"")
+    assert len(check(made)) == len(ENGINE_FILES)
+    (made / "engine" / "other").write_bytes(b"")
+    with pytest.raises(VerificationFailed, match="engine/other is not listed"):
+        check(made)
+    with pytest.raises(VerificationFailed, match="is not listed"):
         check(bundle)
 
 

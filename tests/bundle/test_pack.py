@@ -7,6 +7,7 @@ import pytest
 from bundles import (
     FLOAT,
     INT64,
+    as_tensorrt,
     contents_of,
     files_of,
     image_calls,
@@ -214,6 +215,17 @@ def test_the_readmes_commands_are_right_for_a_name_with_blanks(tmp_path):
     text = (packed(tmp_path / "x", name="my bundle; rm") / "README.md").read_text()
     assert "python3 -m venv '../my bundle; rm-venv'\n" in text
     assert ". '../my bundle; rm-venv'/bin/activate\n" in text
+
+
+def test_the_readme_of_a_bundle_for_tensorrt_lets_the_boards_own_be_found_and_says_what_was_not_tried(
+    tmp_path,
+):
+    text = (packed(tmp_path / "x", **as_tensorrt()) / "README.md").read_text()
+    assert "python3 -m venv --system-site-packages ../tiny-venv\n" in text
+    assert "TensorRT is not yet run on hardware by edgekit." in text
+    plain = (packed(tmp_path / "y") / "README.md").read_text()
+    assert "--system-site-packages" not in plain
+    assert "TensorRT" not in plain
 
 
 def test_the_readme_shows_every_input_of_a_network_with_several(voice_bundle):

@@ -220,7 +220,7 @@ def test_layers_in_float_fill_the_size_that_is_allowed(tiny_cnn, tiny_graph, qua
         ("ort-static", {"activations": "int16"}, {}, "no kernels for int16 activations"),
         ("ort-static", {"smooth_quant": 0.5}, {}, "no SmoothQuant of its own"),
         ("ort-static", {}, {"calls": ()}, "needs calibration data; give --calibration"),
-        ("ort-mixed", {}, {}, "there is no size limit"),
+        ("ort-mixed", {}, {}, "neither a limit of size nor one of latency"),
         ("ort-dynamic", {"revert": True}, {}, "put back to float with method static"),
         ("ort-dynamic", {"smooth_quant": 0.5}, {}, "SmoothQuant goes with method static"),
         ("ort-weight-only", {"weights": "int4", "group_size": 48}, {}, "no kernel for groups of 48 weights"),

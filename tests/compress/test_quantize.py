@@ -136,7 +136,7 @@ def test_a_method_that_the_runtime_lacks_is_refused_with_those_that_it_has(tiny_
     artifact = Artifact(runtime="tensorrt", path=tmp_path / "model.onnx", inputs=("x",), outputs=("y",))
     converted = Converted(graph=artifact.path, artifact=artifact)
     found = possible_ways(converted, Settings(method="dynamic"), context_of(tiny_cnn, None, tmp_path))
-    assert found == ((), ("tensorrt has no method `dynamic` (known: static)",))
+    assert found == ((), ("tensorrt has no method `dynamic` (known: static, qat)",))
 
 
 def test_weights_out_of_reach_are_given_as_the_reason(quantized):
@@ -178,7 +178,10 @@ def test_a_route_that_takes_minutes_is_tried_only_where_it_is_asked_for(tiny_cnn
     for settings in (Settings(), Settings(method="static")):
         assert {"ort-mixed", "qat"}.isdisjoint(possible(tiny_cnn, tiny_graph, settings)[0])
     assert possible(tiny_cnn, tiny_graph, Settings(method="qat"))[0] == ["qat"]
-    assert "there is no size limit" in possible(tiny_cnn, tiny_graph, Settings(route="ort-mixed"))[1][0]
+    assert (
+        "neither a limit of size nor one of latency"
+        in possible(tiny_cnn, tiny_graph, Settings(route="ort-mixed"))[1][0]
+    )
 
 
 def test_where_every_route_fails_the_reason_of_each_is_given(tiny_cnn, tiny_graph, quantized):

@@ -149,7 +149,12 @@ def test_int4_weights_of_dense_layers_have_groups(transformer, tmp_path):
             {},
             "all that stands between the layers has integer kernels: route aeq-static",
         ),
-        ("aeq-mixed", {}, {}, "there is no size limit that layers in float could fill"),
+        (
+            "aeq-mixed",
+            {},
+            {},
+            "neither a limit of size nor one of latency says how many layers may stay in float",
+        ),
         (
             "pt2e",
             {"activations": "int16"},
@@ -217,7 +222,7 @@ def test_a_size_limit_is_filled_with_the_layers_that_hurt_most(trained, tmp_path
     assert small < artifact.size_bytes <= most
     assert left_in_float(artifact) > 0
     tight = task, converted, replace(context, most_bytes=small - 1)
-    with pytest.raises(BadInput, match="over the size limit with every layer in int8"):
+    with pytest.raises(BadInput, match="over the limits with every layer in int8"):
         made("aeq-mixed", tight, tmp_path)
 
 

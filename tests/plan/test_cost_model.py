@@ -104,6 +104,9 @@ def test_of_a_precision_whose_gain_is_unknown_no_latency_is_predicted():
     assert p50(layers, "rpi5", runtime="executorch") is not None
     halves = [replace(layers[0], precision="float16"), *layers[1:]]
     assert p50(halves, "rpi5", runtime="executorch") is None
+    brain = [replace(layer, precision="bfloat16") for layer in layers]
+    cost = predict(brain, load_profile("x86-cpu"), runtime="openvino", threads=1)
+    assert [name for name, _ in cost.known()] == ["size_mb"]
 
 
 def test_threads_change_nothing_on_a_gpu_and_float16_gains_there():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from edgekit.compress.quantize import Quantize
@@ -187,6 +189,11 @@ def test_what_mends_a_limit_is_built_only_where_a_milder_recipe_misses_that_limi
     found, built = run(too_large, budget, mends=mends)
     assert built == ["float32", "int8"]
     assert found.tried[2].reason == "not needed: no milder recipe misses the limit of quality drop"
+    one_class = replace(budget, class_drop=limit(0.03))
+    worse = {name: replace(cost, class_drop=measured(0.01)) for name, cost in costs.items()}
+    worse["int8"] = Cost(size_mb=measured(1), drop=measured(0.005), class_drop=measured(0.09))
+    found, built = run(worse, one_class, mends=mends)
+    assert built == ["float32", "int8", "reverted"], "one class alone that loses too much is mended too"
 
 
 def test_what_is_surely_missed_is_told_before_what_is_open():
