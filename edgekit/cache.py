@@ -24,7 +24,7 @@ from edgekit.errors import OutsideFailure
 MOST_BYTES = 5_000_000_000
 _SEAL, _PARTIAL = "seal.json", ".partial-"
 _ABANDONED_S = 24 * 3600
-_DISK = {
+DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EFBIG, errno.EIO,
 }  # fmt: skip
 
@@ -117,7 +117,7 @@ def disk_trouble(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK:
             raise
         raise OutsideFailure(
             f"cannot be written: {error.strerror}",

@@ -132,7 +132,7 @@ def _elsewhere(shop: Workshop, tried: Tried, graph: Graph, threads: int) -> Trie
 
     The measurements are kept in the cache: the same input gives the same bundle.
     """
-    target, built = shop.target, shop.artifacts[tried.name]
+    built = shop.artifacts[tried.name]
     key = {
         "artifact": built.digest(),
         "against": shop.floats and shop.floats.digest(),
@@ -155,22 +155,39 @@ def _elsewhere(shop: Workshop, tried: Tried, graph: Graph, threads: int) -> Trie
         (stage(shop, f"measure {tried.name} in {shop.runtime}", key, make) / FOUND).read_text()
     )
     here = _memory(found["peak_rss_mb"], STANDS_IN.get(shop.runtime))
-    layers = _layers(shop, tried, graph)
-    foreseen = predict(layers, target.profile, runtime=shop.runtime, threads=threads)
+    foreseen = _foreseen(shop, tried, graph, threads)
     # What the stand-in takes here says nothing of the memory that the runtime itself will take.
     carried = Cost() if shop.runtime in STANDS_IN else _carried_over(here)
     return replace(tried, cost=foreseen | carried | tried.cost, here=here, speedup_here=found["speedup"])
 
 
-def _layers(shop: Workshop, tried: Tried, graph: Graph) -> tuple[Layer, ...]:
-    """The layers that the artifact computes: an ONNX file's own, else the float graph's in its precision."""
-    built = shop.artifacts[tried.name]
+def _foreseen(shop: Workshop, tried: Tried, graph: Graph, threads: int) -> Cost:
+    """Latency and size on the target by the artifact's layers.
+
+    They are an ONNX file's own, else the float graph's in the artifact's precision. Where some of these stay
+    in float, and nothing says which, the prediction is that of float, and its low end that of integers.
+    """
+    built, profile = shop.artifacts[tried.name], shop.target.profile
+
+    def predicted(layers: Sequence[Layer]) -> Cost:
+        return predict(layers, profile, runtime=shop.runtime, threads=threads)
+
     # A file for TensorRT that is to compute in float16 is in float32 itself.
     if built.path.suffix == ".onnx" and built.options.get("precision") != "fp16":
-        return describe(onnx.load(built.path), shop.example).layers
+        return predicted(describe(onnx.load(built.path), shop.example).layers)
     layers = describe(graph.load(), shop.example).layers
     precision = precision_of(tried.recipe, shop.runtime)
-    return tuple(replace(layer, precision=precision) if layer.macs else layer for layer in layers)
+    whole = predicted([replace(layer, precision=precision) if layer.macs else layer for layer in layers])
+    left = next((route.left_in_float for route in tried.routes if route.chosen), 0)
+    if not left or precision == "float32":
+        return whole
+    return Cost(**{name: _lower(figure, whole, name) for name, figure in predicted(layers).known()})
+
+
+def _lower(figure: Figure, other: Cost, name: str) -> Figure:
+    """The prediction with its low end at that of another one, where that is lower."""
+    lows = [one.low for one in (figure, dict(other.known()).get(name)) if one and one.low is not None]
+    return replace(figure, low=min(lows)) if lows else figure
 
 
 def _memory(peak: float | None, stands_in: str | None) -> Cost:

@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,7 @@ class Workshop:
         floats: its artifact for `runtime`, that the others are compared with, once it has been made.
         artifacts: of the candidates by name, filled as they are built.
         networks: torch networks after network steps, by these steps: kept while the build lasts.
+        originals: what the float network does on the task, once it has been judged; shared by all runtimes.
     """
 
     task: Task
@@ -87,16 +88,19 @@ class Workshop:
     least_speedup: float | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     networks: dict[str, torch.nn.Module | onnx.ModelProto] = field(default_factory=dict)
+    originals: list[Original] = field(default_factory=list)
 
     @property
     def real_calls(self) -> tuple[Call, ...]:
         """Real inputs to compare stages on: the calibration data, else the example."""
         return self.calls or (self.example,)
 
-    @cached_property
+    @property
     def original(self) -> Original:
         """How good the float network is on the task; judged once, and only when something needs it."""
-        return judge_original(self.interface, self.task)
+        if not self.originals:
+            self.originals.append(judge_original(self.interface, self.task))
+        return self.originals[0]
 
     @property
     def interface(self) -> onnx.ModelProto:

@@ -82,7 +82,7 @@ _HOW = [
     click.option(
         "--runtime",
         type=click.Choice(RUNTIMES),
-        help="What shall execute it; left out: the fastest of the target's.",
+        help="What executes it; left out: the target's fastest. tensorrt is not yet run on hardware.",
     ),
     click.option(
         "--quantize",

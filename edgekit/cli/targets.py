@@ -143,7 +143,8 @@ def _row(name: str, target: Target) -> tuple[str, ...]:
     profile = target.profile
     budget = [f"{_SHORT[key]} {show_value(key, figure.value)}" for key, figure in target.budget.known()]
     memory = show_value("peak_memory_mb", profile.memory_mb)
-    runtimes = ", ".join(target.runtimes)
+    # Said wherever it is named: edgekit has not seen TensorRT on hardware yet.
+    runtimes = ", ".join(f"{n} (not yet run)" if n == "tensorrt" else n for n in target.runtimes)
     return name, profile.title, profile.arch, str(profile.cores), memory, runtimes, ", ".join(budget)
 
 

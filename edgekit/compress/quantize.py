@@ -10,6 +10,7 @@ import onnx
 
 from edgekit.alternate import compare_artifacts
 from edgekit.artifact import Artifact, Converted
+from edgekit.cache import DISK
 from edgekit.compress.context import Context
 from edgekit.compress.settings import Settings
 from edgekit.compress.way import Way
@@ -76,6 +77,10 @@ class Quantize(Settings):
             context.detail(f"route {way.name}")
             try:
                 attempts.append(self._try(way, converted, task, context))
+            except OSError as error:
+                if error.errno in DISK:
+                    raise
+                failed.append(Route(name=way.name, chosen=False, reason=f"fails: {first_line(error)}"))
             except EdgekitError as error:
                 failed.append(Route(name=way.name, chosen=False, reason=error.what))
             except Exception as error:  # noqa: BLE001 - a way that fails is reported, the others go on

@@ -37,6 +37,7 @@ from edgekit.report.words import (
     quality_kind,
     quality_name,
     quality_text,
+    runtime_text,
     score_text,
     took,
     value_text,
@@ -68,7 +69,7 @@ def build_page(result: BuildResult) -> str:
 def _header(result: BuildResult) -> Markup:
     machine = f" on {clean(result.machine)}" if result.machine else ""
     under = (
-        f"{clean(result.runtime)}, {count(result.threads, 'thread')}",
+        f"{runtime_text(result.runtime)}, {count(result.threads, 'thread')}",
         f"profile {clean(result.profile)}",
         f"built in {took(result.seconds)}{machine}",
     )
@@ -152,7 +153,7 @@ def _environment_section(result: BuildResult) -> Markup:
         ("task", result.task),
         ("target", result.target),
         ("profile", result.profile),
-        ("runtime", f"{result.runtime}, {count(result.threads, 'thread')}"),
+        ("runtime", f"{runtime_text(result.runtime)}, {count(result.threads, 'thread')}"),
         ("bundle", str(result.bundle)),
         ("machine of the build", result.machine or "unknown"),
         ("from the cache", ", ".join(result.reused) or "nothing"),

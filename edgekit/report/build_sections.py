@@ -17,6 +17,7 @@ from edgekit.report.words import (
     quality_kind,
     quality_word,
     ratio_text,
+    runtime_text,
     score_text,
     value_text,
 )
@@ -122,7 +123,7 @@ def _runtime_row(rival: Rival, latency: str) -> list[Markup]:
     threads = "" if rival.threads is None else f", {count(rival.threads, 'thread')}"
     parity = UNKNOWN if rival.parity is None else decibel_text(rival.parity.snr_db)
     return [
-        text(f"{clean(rival.runtime)}{threads}"),
+        text(f"{runtime_text(rival.runtime)}{threads}"),
         element("span", text("chosen"), class_="shipped") if rival.chosen else text("no"),
         figure_cell(latency, getattr(rival.cost, latency)),
         text(UNKNOWN if rival.ratio is None else f"{rival.ratio:.2f}x"),

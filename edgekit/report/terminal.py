@@ -22,7 +22,7 @@ from edgekit.report.terminal_tables import (
     routes_table,
     runtimes_table,
 )
-from edgekit.report.words import figures_text, listed, quality_kind, quality_text, took
+from edgekit.report.words import figures_text, listed, quality_kind, quality_text, runtime_text, took
 from edgekit.result import BuildResult, Plan, Rival
 
 
@@ -116,7 +116,7 @@ def _print_relax(result: BuildResult, console: Console) -> None:
 def _print_origin(result: BuildResult, console: Console) -> None:
     console.print()
     machine = f" on {clean(result.machine)}" if result.machine else ""
-    runtime = f"{clean(result.runtime)}, {count(result.threads, 'thread')}"
+    runtime = f"{runtime_text(result.runtime)}, {count(result.threads, 'thread')}"
     line(console, f"{runtime}; built in {took(result.seconds)}{machine}")
     if result.reused:
         line(console, f"from the cache: {listed([clean(stage) for stage in result.reused])}")

@@ -11,7 +11,15 @@ from rich.text import Text
 from edgekit.cost import LABELS, Cost, Figure, Status, Verdict
 from edgekit.errors import clean, count
 from edgekit.graph.layers import Layer
-from edgekit.report.words import UNKNOWN, interval_text, latency_field, limit_label, ratio_text, value_text
+from edgekit.report.words import (
+    UNKNOWN,
+    interval_text,
+    latency_field,
+    limit_label,
+    ratio_text,
+    runtime_text,
+    value_text,
+)
 from edgekit.result import Rival, Route, Tried
 
 STYLES: dict[Status, str] = {
@@ -83,7 +91,7 @@ def runtimes_table(rivals: Sequence[Rival], budget: Cost, width: int) -> Table:
 
 def _with_threads(rival: Rival) -> str:
     threads = "" if rival.threads is None else f", {count(rival.threads, 'thread')}"
-    return f"{clean(rival.runtime)}{threads}"
+    return f"{runtime_text(rival.runtime)}{threads}"
 
 
 def routes_table(routes: Sequence[Route], width: int) -> Table:

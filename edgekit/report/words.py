@@ -19,6 +19,11 @@ HOW = {
 }
 
 
+def runtime_text(name: str) -> str:
+    """A runtime as reports call it: TensorRT with what must be known of it wherever it is named."""
+    return f"{clean(name)} (not yet run on hardware)" if name == "tensorrt" else clean(name)
+
+
 def value_text(name: str, figure: Figure | None) -> str:
     """The figure of the cost field `name` without its interval: `12.3 ms`."""
     return show_value(name, figure.value) if figure else UNKNOWN
