@@ -56,6 +56,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| runtime | " + " | ".join(PRECISIONS) + " |", "|---" * (len(PRECISIONS) + 1) + "|"]
     for row in rows:
         texts = [cell_text(name, row["cells"][name]) for name in PRECISIONS]
+        if _same(row["cells"]["int8 PTQ"], row["cells"]["int8 QAT"]):
+            texts[PRECISIONS.index("int8 QAT")] += (
+                ": fine-tuning gained nothing, its best weights are the old ones"
+            )
         lines.append(f"| {UNTRIED.get(row['runtime'], row['runtime'])} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
@@ -77,6 +81,11 @@ def cell_text(precision: str, cell: Mapping[str, Any]) -> str:
     if cell["left_in_float"]:
         parts.append(f"{count(cell['left_in_float'], 'layer')} in float")
     return ", ".join(parts) + (f" `{cell['way']}`" if cell["way"] else "")
+
+
+def _same(tuned: Mapping[str, Any], plain: Mapping[str, Any]) -> bool:
+    """Whether two artifacts give the same answers."""
+    return tuned["parity_db"] is not None and tuned["parity_db"] == plain["parity_db"]
 
 
 def _times(ratio: float, more: str, less: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,8 +156,14 @@ def _table(
         if made:
             found[precision] = _cell(builds, _better(builds, made, times), times)
         else:
-            found[precision] = Cell(reason="; ".join(dict.fromkeys(reasons[name] for name in names)))
+            found[precision] = Cell(reason=_why([reasons[name] for name in names]))
     return found
+
+
+def _why(reasons: Sequence[str]) -> str:
+    """The reasons as one line; that a method does not exist says little beside why another one failed."""
+    telling = [reason for reason in reasons if " has no method " not in reason]
+    return "; ".join(dict.fromkeys(telling or reasons))
 
 
 def _better(builds: Mapping[str, Built], names: list[str], times: Mapping[str, alternate.Compared]) -> str:
