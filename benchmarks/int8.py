@@ -29,12 +29,13 @@ from edgekit.compress.quantize import Quantize
 from edgekit.errors import EdgekitError
 from edgekit.plan.recipe import Recipe
 from edgekit.progress import Progress
-from edgekit.realise import Workshop, artifact, converted, float_graph, open_shop
+from edgekit.realise import artifact, converted, float_graph
 from edgekit.result import Route
 from edgekit.runtimes.convert import installed
 from edgekit.target import load_target
 from edgekit.task.evaluate import make_predict
 from edgekit.task.load import Given, load_task
+from edgekit.workshop import Workshop, open_shop
 
 HERE = Path(__file__).parent
 NETWORKS = {

@@ -42,7 +42,9 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent
 ROW_S = 2 * 3600  # what a row is trying after that long is given up
 # What decides a cell: these rooms of edgekit, less what other runtimes have there for themselves.
-ROOMS = "artifact.py alternate.py compress graph ondevice/runner realise.py runtimes verify.py".split()
+ROOMS = (
+    "artifact.py alternate.py compress graph ondevice/runner realise.py runtimes verify.py workshop.py"
+).split()
 STORE, PAGE = Path("benchmarks/data/matrix.json"), Path("docs/matrix.md")
 Row = dict[str, Any]
 

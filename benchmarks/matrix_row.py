@@ -20,11 +20,12 @@ from edgekit.compress.quantize import Attempt, Quantize, choose
 from edgekit.errors import EdgekitError, first_line
 from edgekit.plan.recipe import Recipe, Step
 from edgekit.progress import Progress
-from edgekit.realise import Built, Workshop, artifact, converted, float_graph, open_shop
+from edgekit.realise import Built, artifact, converted, float_graph
 from edgekit.result import Route
 from edgekit.runtimes.convert import installed
 from edgekit.target import load_target
 from edgekit.task.load import Given, load_task
+from edgekit.workshop import Workshop, open_shop
 
 PRECISIONS = ("float", "fp16", "int8 PTQ", "int8 QAT", "weight-only")
 MOST_DROP = 0.01  # a faster way that loses more than one point is not the better one

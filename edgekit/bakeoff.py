@@ -19,9 +19,10 @@ from edgekit.measure import COMPARED_CALLS, build_and_measure
 from edgekit.plan.candidates import Candidate
 from edgekit.plan.cost_model import predict
 from edgekit.plan.recipe import Recipe
-from edgekit.realise import Workshop, converted, float_graph
+from edgekit.realise import converted, float_graph
 from edgekit.result import Rival, Tried
 from edgekit.runtimes.convert import installed
+from edgekit.workshop import Workshop
 
 SAME_SPEED = 1.1  # times that differ by less are no reason to leave the target's order of preference
 

@@ -22,11 +22,12 @@ from edgekit.graph.layers import Layer, describe
 from edgekit.plan.candidates import Candidate, precision_of
 from edgekit.plan.cost_model import predict
 from edgekit.progress import Detail
-from edgekit.realise import FOUND, Built, Graph, Workshop, artifact, converted, float_graph, stage
+from edgekit.realise import FOUND, Built, artifact, converted, float_graph, stage
 from edgekit.result import Parity, Quality, Tried
 from edgekit.shipping import pack
 from edgekit.target import Target
 from edgekit.versions import versions
+from edgekit.workshop import Graph, Workshop
 
 # Peak memory of one inference process on aarch64 over x86-64, for the same file: 0.82 with onnxruntime, 1.0
 # with LiteRT (docs/decisions/memory.md). The room above is for what other kernels and allocators may add.

@@ -153,7 +153,8 @@ def _prepare(request: Request, progress: Progress) -> _Prepared:
     from edgekit.graph.layers import describe
     from edgekit.plan.candidates import candidates, given_recipe, offer_for, unchanged
     from edgekit.plan.recipe import Recipe
-    from edgekit.realise import float_graph, open_shop, quantizers
+    from edgekit.realise import float_graph, quantizers
+    from edgekit.workshop import open_shop
 
     recipe = _recipe(request)
     target, others = _target(request, recipe)

@@ -19,31 +19,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from edgekit.artifact import Artifact, Converted, Run, RuntimeName, read_artifact
-from edgekit.cache import Cache, default_root, digest_file
+from edgekit.artifact import Artifact, Converted, read_artifact
+from edgekit.cache import digest_file
 from edgekit.compress.context import Context
 from edgekit.compress.settings import Settings
 from edgekit.compress.way import Way
 from edgekit.compress.ways import possible_ways
-from edgekit.errors import count
 from edgekit.graph.rewrite import drop_unused_domains
-from edgekit.ondevice.runner.facts import gather
 from edgekit.plan.recipe import Recipe, Step, recipe_key
-from edgekit.progress import Detail, Progress
+from edgekit.progress import Detail
 from edgekit.result import Parity, Quality, Route
 from edgekit.runtimes import convert as runtimes
 from edgekit.runtimes.float_graph import float_graph as export_float
 from edgekit.runtimes.onnxruntime import as_artifact
 from edgekit.target_profile import Profile
-from edgekit.task.quality import Original, judge_original, measure_quality
 from edgekit.verify import FLOAT_FLOOR_DB, check_artifact, check_export, check_graph
 from edgekit.versions import versions
+from edgekit.workshop import Graph, Workshop
 
 if TYPE_CHECKING:
     import torch
 
-    from edgekit.target import Target
-    from edgekit.task.record import Task
 
 Call = Mapping[str, np.ndarray]
 MODEL, FOUND, WORK = "model.onnx", "found.json", "work"
@@ -53,82 +49,6 @@ TRAINED, WEIGHTS = "train with rounding", "weights.safetensors"
 # layers; outputs with nothing in common are at 0 dB, at 6 dB a quarter of the energy is noise. What that
 # costs the task is the quality's subject: an int8 MobileNetV2 at 9.5 dB keeps 99.5 % of its answers.
 FLOOR_DB = {"half": 30.0, "quantize": 6.0}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workshop:
-    """What all candidates of one build share.
-
-    Attributes:
-        calls: calibration calls by input name; empty when there is no calibration data.
-        example: the deployed call by input name.
-        machine: fingerprint of this machine, on which routes are timed; `machine_words` names it.
-        runtime, threads: what executes the candidates, and with how many threads.
-        baseline: the float graph of the task's own network, once it has been made.
-        least_speedup: how many times faster than the float network the latency limits ask for; None where
-            it keeps them.
-        floats: its artifact for `runtime`, that the others are compared with, once it has been made.
-        artifacts: of the candidates by name, filled as they are built.
-        networks: torch networks after network steps, by these steps: kept while the build lasts.
-        originals: what the float network does on the task, once it has been judged; shared by all runtimes.
-    """
-
-    task: Task
-    target: Target
-    calls: tuple[Call, ...]
-    example: Call
-    machine: str
-    machine_words: str
-    cache: Cache
-    progress: Progress
-    runtime: RuntimeName
-    threads: int
-    baseline: Graph | None = None
-    floats: Artifact | None = None
-    least_speedup: float | None = None
-    artifacts: dict[str, Artifact] = field(default_factory=dict)
-    networks: dict[str, torch.nn.Module | onnx.ModelProto] = field(default_factory=dict)
-    originals: list[Original] = field(default_factory=list)
-
-    @property
-    def real_calls(self) -> tuple[Call, ...]:
-        """Real inputs to compare stages on: the calibration data, else the example."""
-        return self.calls or (self.example,)
-
-    @property
-    def original(self) -> Original:
-        """How good the float network is on the task; judged once, and only when something needs it."""
-        if not self.originals:
-            self.originals.append(judge_original(self.interface, self.task))
-        return self.originals[0]
-
-    @property
-    def interface(self) -> onnx.ModelProto:
-        """The float graph of the task's own network."""
-        if self.baseline is None:
-            raise ValueError("there is no float graph yet")
-        return self.baseline.load()
-
-    def measure(self, run: Run) -> Quality:
-        """The quality on the task of what a function computes, against the float network's."""
-        return measure_quality(run, self.task, self.original)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Graph:
-    """A float ONNX graph in the cache, and how close it is to the network.
-
-    Attributes:
-        notes: what the conversion had to do.
-    """
-
-    path: Path
-    parities: tuple[Parity, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def load(self) -> onnx.ModelProto:
-        """The graph itself."""
-        return onnx.load(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,25 +73,6 @@ class _Found:
     routes: list[Route] = field(default_factory=list)
     quality: Quality | None = None
     notes: list[str] = field(default_factory=list)
-
-
-def open_shop(task: Task, target: Target, progress: Progress, *, use_cache: bool) -> Workshop:
-    """The workshop of one build, on this machine, for the first of the target's runtimes."""
-    facts = gather()
-    return Workshop(
-        task=task,
-        target=target,
-        calls=tuple(map(task.named, task.calibration or ())),
-        example=task.named(task.example),
-        machine=facts["fingerprint"],
-        machine_words=", ".join(
-            (facts["cpu_model"] or "unknown CPU", count(facts["cores"], "core"), facts["arch"])
-        ),
-        cache=Cache(default_root() if use_cache else None),
-        progress=progress,
-        runtime=target.runtimes[0],
-        threads=target.threads,
-    )
 
 
 def network(

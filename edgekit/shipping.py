@@ -8,9 +8,9 @@ from pathlib import Path
 from edgekit.bundle.archive import SUFFIX, write_archive
 from edgekit.bundle.pack import Contents, write_bundle
 from edgekit.bundle.place import fresh_folder, replace_folder
-from edgekit.realise import Workshop
 from edgekit.result import Tried
 from edgekit.versions import versions
+from edgekit.workshop import Workshop
 
 
 def place_for(shop: Workshop) -> Path:

@@ -16,8 +16,9 @@ from edgekit.pipeline import Request, plan
 from edgekit.plan.candidates import unchanged
 from edgekit.plan.recipe import Recipe
 from edgekit.progress import Progress
-from edgekit.realise import float_graph, open_shop
+from edgekit.realise import float_graph
 from edgekit.target import load_profile, load_target
+from edgekit.workshop import open_shop
 
 RATES = load_profile("rpi4").cost_model["onnxruntime"].model_dump(exclude_none=True)
 SHARES = ("dense", "pointwise", "depthwise")

@@ -12,8 +12,9 @@ from edgekit.measure import build_and_measure, refuse_unfit
 from edgekit.plan.candidates import given_recipe, unchanged
 from edgekit.plan.recipe import Recipe
 from edgekit.progress import Progress
-from edgekit.realise import converted, float_graph, open_shop
+from edgekit.realise import converted, float_graph
 from edgekit.target import load_target
+from edgekit.workshop import open_shop
 
 
 @pytest.fixture(scope="module")
