@@ -57,9 +57,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         texts = [cell_text(name, row["cells"][name]) for name in PRECISIONS]
         if _same(row["cells"]["int8 PTQ"], row["cells"]["int8 QAT"]):
-            texts[PRECISIONS.index("int8 QAT")] += (
-                ": fine-tuning gained nothing, its best weights are the old ones"
-            )
+            texts[PRECISIONS.index("int8 QAT")] += " (fine-tuning gained nothing)"
         lines.append(f"| {UNTRIED.get(row['runtime'], row['runtime'])} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
