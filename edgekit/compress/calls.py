@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 Call = Mapping[str, np.ndarray]
+RANKING_CALLS = 8  # on which artifacts are held against float to rank them, not to judge them
 
 
 def spread(calls: Sequence[Call], most: int) -> list[Call]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import onnx
 
 from edgekit.artifact import Artifact
-from edgekit.compress.calls import Call, spread
+from edgekit.compress.calls import RANKING_CALLS, Call, spread
 from edgekit.compress.context import Context
 from edgekit.compress.int8_nncf import quantize_nncf
 from edgekit.compress.int8_onnxruntime import preprocessed, quantize_static
+from edgekit.compress.limits import excess
 from edgekit.compress.sensitivity import Error, Make, fewest_in_float, layers_of, most_in_float, rank
 from edgekit.compress.settings import Settings
 from edgekit.errors import BadInput
@@ -23,8 +24,6 @@ from edgekit.graph.fusion import dequantizing_nodes, optimised, unfused_nodes
 from edgekit.graph.put_back import put_back, quantized_layers, restore_weights
 from edgekit.graph.run import opened
 from edgekit.runtimes.onnxruntime import as_artifact
-
-RANKING_CALLS = 8
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def revert(quantized: Quantized, error: Error, context: Context) -> tuple[str, .
     """
 
     def holds(artifact: Artifact) -> bool:
-        found = context.measure(artifact.open())
-        return _inside(found.drop, context.max_drop) and _inside(found.class_drop, context.max_class_drop)
+        return excess(context.measure(artifact.open()), context) <= 0
 
     with _trials(quantized) as (settle, ranked):
         if holds(settle(frozenset())):
@@ -158,10 +156,6 @@ def _trials(quantized: Quantized) -> Iterator[tuple[Make, Callable[[Error, Conte
             return layers_of(rank(quantized_layers(quantized.graph), alone, error, context.detail))
 
         yield settle, ranked
-
-
-def _inside(loss: float | None, most: float | None) -> bool:
-    return most is None or (loss or 0.0) <= most
 
 
 def ranking_calls(context: Context) -> list[Call]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.artifact import Artifact, Converted
-from edgekit.compress.calls import spread
+from edgekit.compress.calls import RANKING_CALLS, spread
 from edgekit.compress.context import Context
 from edgekit.compress.limits import excess, small_and_fast
 from edgekit.compress.sensitivity import Make, fewest_in_float, layers_of, most_in_float, output_error, rank
@@ -19,7 +19,6 @@ from edgekit.runtimes.tflite import FILE, artifact
 from edgekit.runtimes.tflite_aeq import Ranges, Recipe, activation_ranges, quantized, without_integer_kernel
 from edgekit.runtimes.tflite_file import HEAVY, around_shared_outputs, kinds, surroundings
 
-RANKING_CALLS = 8
 BOOKKEEPING = ("QUANTIZE", "DEQUANTIZE", "CAST")
 
 

@@ -11,22 +11,11 @@ from edgekit.compress.settings import Settings
 from edgekit.compress.way import Way
 from edgekit.near import nearest
 
-MODULES: dict[RuntimeName, tuple[str, ...]] = {
-    "onnxruntime": ("onnxruntime_ways",),
-    "openvino": ("openvino_ways",),
-    "tflite": ("tflite_ways",),
-    "executorch": ("executorch_ways",),
-    "tensorrt": ("tensorrt_ways",),
-    "torch": ("torch_ways",),
-}
-
 
 def ways_of(runtime: RuntimeName) -> tuple[Way, ...]:
     """All ways of one runtime."""
-    found: list[Way] = []
-    for name in MODULES[runtime]:
-        found.extend(importlib.import_module(f"edgekit.compress.{name}").WAYS)
-    return tuple(found)
+    found: tuple[Way, ...] = importlib.import_module(f"edgekit.compress.{runtime}_ways").WAYS
+    return found
 
 
 def possible_ways(

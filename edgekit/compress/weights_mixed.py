@@ -9,14 +9,12 @@ from pathlib import Path
 import onnx
 
 from edgekit.artifact import Artifact
-from edgekit.compress.calls import spread
+from edgekit.compress.calls import RANKING_CALLS, spread
 from edgekit.compress.context import Context
 from edgekit.compress.sensitivity import layers_of, most_in_float, output_error, rank
 from edgekit.compress.weights_onnxruntime import Bits, quantize_weights, weight_layers
 from edgekit.graph.run import opened
 from edgekit.runtimes.onnxruntime import as_artifact
-
-RANKING_CALLS = 8
 
 
 def widest(model: onnx.ModelProto, context: Context, *, group_size: int) -> tuple[str, ...]:

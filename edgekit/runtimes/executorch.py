@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.artifact import Artifact
 from edgekit.errors import BadInput, count, first_line
-from edgekit.runtimes.program import export_program, place, quiet
+from edgekit.runtimes.program import export_program, place, place_of_operator, quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -175,22 +175,12 @@ def _refused(error: Exception, program: ExportedProgram, task: Task) -> BadInput
     text = str(error)
     if met := _NOT_CORE.search(text) or _BAD_TYPES.search(text):
         name = f"{met[1]}.{met[2]}"
-        return _no_kernel(name, _find(program, name), task)
+        return _no_kernel(name, place_of_operator(program, name), task)
     return BadInput(
         f"ExecuTorch cannot take it: {first_line(error)}",
         where=f"the model of {task.name}",
         todo="take another runtime",
     )
-
-
-def _find(program: ExportedProgram, name: str) -> str | None:
-    """The place of the first node of this operator, before or after torch takes operators apart."""
-    stages: list[Callable[[], ExportedProgram]] = [lambda: program, program.run_decompositions]
-    for stage in stages:
-        for node in stage().graph.nodes:
-            if node.op == "call_function" and _name(node.target) == name:
-                return place(node)
-    return None
 
 
 def _no_kernel(name: str, where: str | None, task: Task, call: str = "") -> BadInput:

@@ -166,3 +166,17 @@ def _is_users(file: str) -> bool:
     if any(path.is_relative_to(root) for root in roots):
         return False
     return not path.is_relative_to(standard) or "site-packages" in path.parts
+
+
+def place_of_operator(program: ExportedProgram, name: str) -> str | None:
+    """The place of the first node of this operator, before or after torch takes operators apart.
+
+    Args:
+        program: with the traces of the user's code.
+        name: without its overload: "aten.lgamma".
+    """
+    for stage in (lambda: program, program.run_decompositions):
+        for node in stage().graph.nodes:
+            if node.op == "call_function" and str(node.target).startswith(f"{name}."):
+                return place(node)
+    return None

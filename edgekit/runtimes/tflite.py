@@ -15,7 +15,7 @@ from edgekit.runtimes.program import (
     export_program,
     flat,
     forget_recurrent_kernels,
-    place,
+    place_of_operator,
     quiet,
 )
 from edgekit.runtimes.tflite_aeq import Recipe, quantized
@@ -147,7 +147,7 @@ def _refused(error: Exception, network: torch.nn.Module, task: Task) -> BadInput
     where = f"the model of {task.name}"
     if not isinstance(network, torch.fx.GraphModule):
         program = export_program(network, task)  # raises what torch.export itself cannot follow
-        where = _find(program, name) or where
+        where = place_of_operator(program, name) or where
     if not met:
         return BadInput(f"litert-torch cannot convert it: {first_line(error)}", where=where, todo=OTHERS)
     return BadInput(
@@ -155,12 +155,3 @@ def _refused(error: Exception, network: torch.nn.Module, task: Task) -> BadInput
         where=where,
         todo=f"replace it in the network, or {OTHERS}",
     )
-
-
-def _find(program: torch.export.ExportedProgram, name: str) -> str | None:
-    """The place of the first node of this operator, before or after torch takes operators apart."""
-    for stage in (lambda: program, program.run_decompositions):
-        for node in stage().graph.nodes:
-            if node.op == "call_function" and f"torch.ops.{node.target}".startswith(f"torch.ops.{name}."):
-                return place(node)
-    return None

@@ -92,5 +92,5 @@ def test_torchao_still_lacks_what_is_refused_here():
     import torchao.quantization as torchao
 
     assert not hasattr(torchao, "autoquant")
-    with pytest.raises((ImportError, NotImplementedError)):
+    with pytest.raises(ImportError, match="mslk"):
         torchao.quantize_(nn.Sequential(nn.Linear(64, 64)), torchao.Int4WeightOnlyConfig(group_size=32))
