@@ -50,7 +50,8 @@ def test_int8_runs_in_a_fresh_process_with_torch_alone(dense, name, left, tmp_pa
     np.save(tmp_path / "in.npy", call["x"])
     command = [sys.executable, "-c", ALONE, artifact.path, tmp_path / "in.npy", tmp_path / "out.npy"]
     subprocess.run([str(word) for word in command], check=True, timeout=120)
-    assert np.array_equal(np.load(tmp_path / "out.npy"), here)
+    # Not bit for bit: torch adds in another order where memory is aligned otherwise.
+    assert snr_db([here], [np.load(tmp_path / "out.npy")]) > 100
     assert snr_db(converted.artifact.open()(call), [here]) > 30
     assert artifact.size_bytes < converted.artifact.size_bytes / 1.8
     assert NAMED[name].left_in_float(artifact) == left
