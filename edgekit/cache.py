@@ -88,6 +88,15 @@ class Cache:
         _evict(root, keep=self.in_use)
         return entry
 
+    def unfinished(self, title: str, key: Mapping[str, Any]) -> Path | None:
+        """A folder for what a stage has so far, which outlives a build that is killed; None without a cache.
+
+        It need not exist; the stage removes it when it has finished, and abandoned ones are dropped in time.
+        """
+        if self.root is None:
+            return None
+        return self.root / f"{_PARTIAL}{self._entry(title, key).name}"
+
     def _entry(self, title: str, key: Mapping[str, Any]) -> Path:
         return self._root() / digest_of({"stage": title, "code": _code_digest(), **key})
 

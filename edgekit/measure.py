@@ -62,6 +62,7 @@ def build_and_measure(shop: Workshop, candidate: Candidate) -> Tried:
         parities=(*parities, *built.parities),
         routes=built.routes,
         notes=start.notes,
+        steps=graph.reports,
     )
     if shop.target.local:
         return _on_device(shop, tried)

@@ -7,11 +7,12 @@ makes of it, and the artifact that the graph steps make of that. What the artifa
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,18 @@ import onnx
 from edgekit.artifact import Artifact, Converted, read_artifact
 from edgekit.cache import digest_file
 from edgekit.compress.context import Context
+from edgekit.compress.persist import load_network, save_network
 from edgekit.compress.settings import Settings
 from edgekit.compress.way import Way
 from edgekit.compress.ways import possible_ways
+from edgekit.errors import BadInput
+from edgekit.graph.layers import Layer
 from edgekit.graph.rewrite import drop_unused_domains
+from edgekit.plan.candidates import precision_of
+from edgekit.plan.cost_model import layer_times_ms
 from edgekit.plan.recipe import Recipe, Step, recipe_key
 from edgekit.progress import Detail
-from edgekit.result import Parity, Quality, Route
+from edgekit.result import Change, Parity, Quality, Route, StepReport
 from edgekit.runtimes import convert as runtimes
 from edgekit.runtimes.float_graph import float_graph as export_float
 from edgekit.runtimes.onnxruntime import as_artifact
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
 Call = Mapping[str, np.ndarray]
 MODEL, FOUND, WORK = "model.onnx", "found.json", "work"
 TRAINED, WEIGHTS = "train with rounding", "weights.safetensors"
+STEPPED = "compress the network"
 
 # 16-bit floats keep 11 bits: 60 dB an operation. Integers keep 8 bits or fewer, and errors add up over the
 # layers; outputs with nothing in common are at 0 dB, at 6 dB a quarter of the energy is noise. What that
@@ -73,6 +80,7 @@ class _Found:
     routes: list[Route] = field(default_factory=list)
     quality: Quality | None = None
     notes: list[str] = field(default_factory=list)
+    reports: list[StepReport] = field(default_factory=list)
 
 
 def network(
@@ -89,15 +97,83 @@ def network(
     Raises:
         BadInput: a step cannot treat it.
     """
-    steps = _steps(recipe, "network")
-    key = recipe_key(steps)
+    key = network_key(shop, recipe)
     if key not in shop.networks:
-        found = shop.task.model
-        context = _context(shop, folder, detail)
-        for step in steps:
-            found = step.apply(found, shop.task, context)
-        shop.networks[key] = found
+        kept = _kept_network(shop, key)
+        shop.networks[key], shop.reports[key] = kept or _stepped(shop, key, recipe, folder, detail)
     return shop.networks[key]
+
+
+def network_key(shop: Workshop, recipe: Recipe) -> str:
+    """The network steps as text, with what prices their layers where a step goes by prices."""
+    steps = _steps(recipe, "network")
+    if not any(step.step == "factorize" for step in steps):
+        return recipe_key(steps)
+    profile, runtime = shop.target.profile, shop.runtime
+    model = profile.cost_model.get(runtime)
+    prices = [profile.clock_mhz, profile.macs_per_cycle, profile.cores, model and model.model_dump()]
+    ends_in = precision_of(recipe.data(), runtime)
+    return f"{recipe_key(steps)} {json.dumps([runtime, shop.threads, ends_in, prices])}"
+
+
+def _stepped(
+    shop: Workshop, key: str, recipe: Recipe, folder: Path, detail: Detail
+) -> tuple[torch.nn.Module | onnx.ModelProto, tuple[StepReport, ...]]:
+    """The network after these steps, taken now, and kept in the cache where it can be written as data."""
+    original, steps = shop.task.model, _steps(recipe, "network")
+    if not steps:
+        return original, ()
+    if isinstance(original, onnx.ModelProto):
+        raise BadInput(
+            f"{steps[0].step} changes a torch network, and the model is an ONNX file",
+            where=shop.task.name,
+            todo="give the torch network, or leave the step out",
+        )
+    found, context = original, _context(shop, folder, detail)
+    context.layer_ms = partial(_layer_ms, shop, precision_of(recipe.data(), shop.runtime))
+    context.unfinished = shop.cache.unfinished(STEPPED, _network_key(shop, key))
+    for step in steps:
+        found = step.apply(found, shop.task, context)
+
+    def fill(place: Path) -> None:
+        save_network(place, original, found)
+        _keep(place, _Found(reports=context.reports))
+
+    with contextlib.suppress(BadInput):  # made of what is no data: it is made anew where it is needed again
+        shop.cache.make(STEPPED, _network_key(shop, key), fill)
+    if context.unfinished is not None:
+        shutil.rmtree(context.unfinished, ignore_errors=True)
+    return found, tuple(context.reports)
+
+
+def _layer_ms(shop: Workshop, precision: str, layers: Sequence[Layer]) -> float | None:
+    """What the cost model foretells for layers in a row, in the precision that the recipe ends in."""
+    times = layer_times_ms(
+        [replace(layer, precision=precision) for layer in layers],
+        shop.target.profile,
+        runtime=shop.runtime,
+        threads=shop.threads,
+    )
+    return None if times is None else sum(times)
+
+
+def _kept_network(
+    shop: Workshop, key: str
+) -> tuple[torch.nn.Module | onnx.ModelProto, tuple[StepReport, ...]] | None:
+    """The network after the same steps from the cache, its weights in a copy of the task's; None without."""
+    folder = shop.cache.find(STEPPED, _network_key(shop, key))
+    if folder is None or isinstance(shop.task.model, onnx.ModelProto):
+        return None
+    return load_network(folder, copy.deepcopy(shop.task.model)), tuple(_read(folder).reports)
+
+
+def _network_key(shop: Workshop, steps: str) -> dict[str, Any]:
+    return {
+        "task": shop.task.sources_digest,
+        "steps": steps,
+        "round_to": shop.target.profile.simd_width,
+        "versions": versions(),
+    }
 
 
 def float_graph(shop: Workshop, recipe: Recipe) -> Graph:
@@ -113,7 +189,7 @@ def float_graph(shop: Workshop, recipe: Recipe) -> Graph:
     title = f"{_title(steps)}, convert" if steps else "convert to ONNX"
     key = {
         "task": shop.task.sources_digest,
-        "steps": recipe_key(steps),
+        "steps": network_key(shop, recipe),
         "round_to": shop.target.profile.simd_width,
         "opset": [shop.target.opset, shop.target.ir_version],
         "versions": versions(),
@@ -122,6 +198,7 @@ def float_graph(shop: Workshop, recipe: Recipe) -> Graph:
     def make(folder: Path, detail: Detail) -> None:
         found = _Found()
         given = network(shop, recipe, folder, detail)
+        found.reports.extend(shop.reports[network_key(shop, recipe)])
         detail("export")
         model, found.notes = export_float(
             given, shop.task, opset=shop.target.opset, ir_version=shop.target.ir_version
@@ -134,7 +211,12 @@ def float_graph(shop: Workshop, recipe: Recipe) -> Graph:
 
     folder = stage(shop, title, key, make)
     found = _read(folder)
-    return Graph(path=folder / MODEL, parities=tuple(found.parities), notes=tuple(found.notes))
+    return Graph(
+        path=folder / MODEL,
+        parities=tuple(found.parities),
+        notes=tuple(found.notes),
+        reports=tuple(found.reports),
+    )
 
 
 def converted(shop: Workshop, graph: Graph, recipe: Recipe) -> Built:
@@ -197,7 +279,7 @@ def artifact(shop: Workshop, graph: Graph, start: Built, recipe: Recipe) -> Buil
         found, work = _Found(), folder / WORK
         work.mkdir()
         context = _context(shop, work, detail)
-        context.kept_weights = partial(_kept_weights, shop, recipe_key(_steps(recipe, "network")))
+        context.kept_weights = partial(_kept_weights, shop, network_key(shop, recipe))
         whole = Converted(
             graph=graph.path, artifact=start.artifact, network=_torch_network(shop, recipe, work, detail)
         )
@@ -342,7 +424,16 @@ def _read(folder: Path) -> _Found:
         routes=[Route(**item) for item in data["routes"]],
         quality=Quality(**data["quality"]) if data["quality"] else None,
         notes=data["notes"],
+        reports=[_report(item) for item in data["reports"]],
     )
+
+
+def _report(data: Mapping[str, Any]) -> StepReport:
+    def pairs(item: Mapping[str, Any]) -> dict[str, Any]:
+        return {**item, "params": tuple(item["params"]), "macs": tuple(item["macs"])}
+
+    changes = tuple(Change(**pairs(change)) for change in data["changes"])
+    return StepReport(**{**pairs(data), "changes": changes, "notes": tuple(data["notes"])})
 
 
 def _built(folder: Path) -> Built:

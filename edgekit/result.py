@@ -83,6 +83,44 @@ class Route:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a step did to one layer, or why it left it alone.
+
+    Attributes:
+        layer: its name in the network.
+        what: in words: "svd, rank 32 of 256", "48 of 64 channels".
+        params, macs: of the layer before and after; the macs are those of one example call.
+        error: of the layer's outputs on real inputs, relative; None where it was not looked at.
+    """
+
+    layer: str
+    what: str
+    params: tuple[int, int]
+    macs: tuple[int, int]
+    error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What a network step did.
+
+    Attributes:
+        step: "factorize", "prune", ...
+        params, macs: of the whole network before and after.
+        changes: layer by layer, those that it changed.
+        notes: what it left alone and why, one sentence each.
+        seconds: that it took.
+    """
+
+    step: str
+    params: tuple[int, int]
+    macs: tuple[int, int]
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tried:
     """One candidate: what it is, what it costs on the target, and how it stands against the budget.
 
@@ -96,6 +134,7 @@ class Tried:
         realised: False when only predicted, never built.
         reason: one sentence: why it was shipped, or why not.
         notes: what its conversion for the runtime had to do.
+        steps: what its network steps did, layer by layer.
     """
 
     name: str
@@ -111,6 +150,7 @@ class Tried:
     realised: bool = True
     reason: str = ""
     notes: tuple[str, ...] = ()
+    steps: tuple[StepReport, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from edgekit.cache import Cache, default_root
 from edgekit.errors import count
 from edgekit.ondevice.runner.facts import gather
 from edgekit.progress import Progress
-from edgekit.result import Parity, Quality
+from edgekit.result import Parity, Quality, StepReport
 from edgekit.task.quality import Original, judge_original, measure_quality
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Workshop:
         floats: its artifact for `runtime`, that the others are compared with, once it has been made.
         artifacts: of the candidates by name, filled as they are built.
         networks: torch networks after network steps, by these steps: kept while the build lasts.
+        reports: what these steps did, under the same keys.
         originals: what the float network does on the task, once it has been judged; shared by all runtimes.
     """
 
@@ -60,6 +61,7 @@ class Workshop:
     least_speedup: float | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     networks: dict[str, torch.nn.Module | onnx.ModelProto] = field(default_factory=dict)
+    reports: dict[str, tuple[StepReport, ...]] = field(default_factory=dict)
     originals: list[Original] = field(default_factory=list)
 
     @property
@@ -92,11 +94,13 @@ class Graph:
 
     Attributes:
         notes: what the conversion had to do.
+        reports: what the network steps before it did.
     """
 
     path: Path
     parities: tuple[Parity, ...] = ()
     notes: tuple[str, ...] = ()
+    reports: tuple[StepReport, ...] = ()
 
     def load(self) -> onnx.ModelProto:
         """The graph itself."""

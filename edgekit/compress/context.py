@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.artifact import Run
+from edgekit.graph.layers import Layer
 from edgekit.progress import Detail
-from edgekit.result import Quality, Route
+from edgekit.result import Quality, Route, StepReport
 from edgekit.target_profile import Profile
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Context:
             trained before, the second argument with the weights of then.
         detail: shows how far a step is.
         routes: filled by steps that tried several ways.
+        reports: filled by network steps with what they did.
+        taught: filled by steps that train with what they gave; a later one may be taught by the last.
+        unfinished: a folder where a training that is killed goes on from the last epoch; None keeps nothing.
+        layer_ms: predicted milliseconds of layers one after the other on the board, in the precision that the
+            recipe ends in; None where nothing foretells them.
     """
 
     example: Mapping[str, np.ndarray]
@@ -59,3 +65,7 @@ class Context:
     kept_weights: KeptWeights = lambda _key, _untrained, train: train()
     detail: Detail = lambda _text: None
     routes: list[Route] = field(default_factory=list)
+    reports: list[StepReport] = field(default_factory=list)
+    taught: list[torch.nn.Module] = field(default_factory=list)
+    unfinished: Path | None = None
+    layer_ms: Callable[[Sequence[Layer]], float | None] = lambda _layers: None

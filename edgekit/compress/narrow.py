@@ -1,4 +1,4 @@
-"""Remove channels from a torch network: which layers may lose some, and a copy that has."""
+"""Remove channels from a torch network: which layers may lose some, which lose them together, and a copy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     import torch
 
     Tensors = tuple[torch.Tensor, ...]
+    Scores = Mapping[str, torch.Tensor]
 
 ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+ACTIVATION = re.compile(r"\((Gelu|Relu|Silu|Hardswish|Tanh|Sigmoid|Elu)Backward")  # as autograd names them
+LINEAR = re.compile(r"^_Reshape_|\((Addmm|T)Backward")  # what a linear layer over tokens is made of
 HEADS = ("heads", "num_heads", "n_heads", "nhead", "n_head")
 
 
@@ -22,7 +25,8 @@ def narrowable(model: torch.nn.Module, inputs: Tensors) -> dict[str, int]:
     """The layers that may lose output channels, with their widths, by name.
 
     Left alone are layers that write the network's outputs, attention and recurrent layers with all that share
-    a width with them, and layers whose width the forward function relies on (a written-out reshape, say).
+    a width with them (a perceptron beside the attention may lose hidden channels), and layers whose width the
+    forward function relies on (a written-out reshape, say).
     """
     layers = _unread_aside(model, inputs)
     widths = {name: width_of(layer) for name, layer in model.named_modules() if name in layers}
@@ -35,13 +39,17 @@ def narrowable(model: torch.nn.Module, inputs: Tensors) -> dict[str, int]:
     return {name: width for name, width in widths.items() if groups[name] in sound}
 
 
-def narrow_by(model: torch.nn.Module, inputs: Tensors, kept: Mapping[str, int]) -> torch.nn.Module:
-    """A copy whose layers have fewer output channels, the ones of least L1 norm gone.
+def narrow_by(
+    model: torch.nn.Module, inputs: Tensors, kept: Mapping[str, int], scores: Scores | None = None
+) -> torch.nn.Module:
+    """A copy whose layers have fewer output channels, the ones of least importance gone.
 
     Args:
         model: left as it was.
         inputs: one example call.
         kept: the channels to keep, by the layer's name; the other layers keep theirs.
+        scores: the importance of each channel, by the root of the group (see `groups_of`) that loses it; the
+            channels' L1 norm when left out.
 
     Raises:
         BadInput: the outputs would have other shapes.
@@ -50,10 +58,15 @@ def narrow_by(model: torch.nn.Module, inputs: Tensors, kept: Mapping[str, int]) 
 
     narrow = copy.deepcopy(model).eval()
     layers = {name: layer for name, layer in narrow.named_modules() if isinstance(layer, heavy_types())}
+    names = {module: name for name, module in narrow.named_modules()}
     tp.pruner.BasePruner(
         narrow,
         inputs,
-        importance=tp.importance.GroupMagnitudeImportance(p=1),
+        importance=(
+            tp.importance.GroupMagnitudeImportance(p=1)
+            if scores is None
+            else lambda group: scores.get(names[group[0].dep.target.module])
+        ),
         pruning_ratio=0.0,
         pruning_ratio_dict={layers[name]: _ratio(width_of(layers[name]), kept[name]) for name in kept},
         global_pruning=False,
@@ -66,11 +79,33 @@ def narrow_by(model: torch.nn.Module, inputs: Tensors, kept: Mapping[str, int]) 
     return narrow
 
 
+def groups_of(model: torch.nn.Module, inputs: Tensors, layers: Mapping[str, int]) -> tuple[Any, list[Any]]:
+    """torch-pruning's graph of a network, and its groups of what loses channels together, whole.
+
+    Args:
+        model: is traced, not changed.
+        inputs: one example call.
+        layers: of `narrowable`; all groups that hold none of them, or one that is heavy and is none of them,
+            are left out.
+
+    Returns:
+        The graph; the groups, each with its root first, as `narrow_by` meets them.
+    """
+    import torch_pruning as tp
+
+    graph = tp.DependencyGraph().build_dependency(model, example_inputs=inputs)
+    chosen = {module for name, module in model.named_modules() if name in layers}
+    others = [m for m in model.modules() if isinstance(m, heavy_types()) and m not in chosen]
+    roots = [tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_LSTM]
+    groups = graph.get_all_groups(ignored_layers=others, root_module_types=roots)
+    return graph, [group for group in groups if chosen.intersection(i.dep.target.module for i in group)]
+
+
 def heavy_types() -> tuple[type[torch.nn.Module], ...]:
     """The layers that hold the work: plain convolutions and matrix products."""
     import torch
 
-    return (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Linear)
+    return (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Linear)
 
 
 def width_of(layer: Any) -> int:
@@ -95,11 +130,11 @@ def _unread_aside(model: torch.nn.Module, inputs: Tensors) -> dict[str, list[str
     fixed, names = set(_fixed_modules(model)), {module: name for name, module in model.named_modules()}
     found = {}
     for name, layer in model.named_modules():
-        if not isinstance(layer, heavy_types()) or layer in fixed or layer not in graph.module2node:
+        if not isinstance(layer, heavy_types()) or layer not in graph.module2node:
             continue
         group = _group(graph, layer)
-        touched = [item.dep.target.module for item in group]
-        if _is_read(graph, group) and not fixed.intersection(touched):
+        touched = [layer, *(item.dep.target.module for item in group)]
+        if _is_read(graph, group) and (_is_hidden(group) or not fixed.intersection(touched)):
             writers = [i.dep.target.module for i in group if graph.is_out_channel_pruning_fn(i.dep.handler)]
             found[name] = [names[m] for m in writers if isinstance(m, heavy_types())]
     return {name: [other for other in group if other in found] for name, group in found.items()}
@@ -122,6 +157,22 @@ def _is_read(graph: Any, group: Any) -> bool:
         and isinstance(i.dep.target.module, heavy_types())
     ]
     return bool(readers) and not any("Output" in type(i.dep.target.module).__name__ for i in group)
+
+
+def _is_hidden(group: Any) -> bool:
+    """Whether nothing but an activation stands between two linear layers, as in a transformer's perceptron.
+
+    What attention does with heads (reshape, permute, products) would be in the group.
+    """
+    import torch
+
+    first, *others = [item.dep.target.module for item in group]
+    written = [str(module) for module in others if not isinstance(module, torch.nn.Linear)]
+    return (
+        isinstance(first, torch.nn.Linear)
+        and any(ACTIVATION.search(text) for text in written)
+        and all(ACTIVATION.search(text) or LINEAR.search(text) for text in written)
+    )
 
 
 def _fixed_modules(model: torch.nn.Module) -> Iterator[torch.nn.Module]:

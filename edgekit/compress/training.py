@@ -3,115 +3,67 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edgekit.errors import BadInput, first_line
+from edgekit.compress.held_out import Best, judge_of
+from edgekit.compress.lesson import SEED, Lesson, Trained
+from edgekit.compress.losses import DistillationLoss, relative_distance
+from edgekit.compress.partly import layers_with_weights, recomputed, unfreeze
+from edgekit.compress.training_data import count_batches, list_or_fresh
+from edgekit.compress.training_data import split_batch as _split
+from edgekit.compress.training_state import TrainingState, digest_of_training, seed_all
+from edgekit.errors import BadInput, EdgekitError, first_line
 from edgekit.task.record import Task
 
 if TYPE_CHECKING:
     import torch
 
-SEED = 0
+    Inputs = tuple[torch.Tensor, ...]
+
+__all__ = [
+    "SEED",
+    "DistillationLoss",
+    "Lesson",
+    "Trained",
+    "_split",
+    "channels_last",
+    "contiguous",
+    "list_or_fresh",
+    "one_thread",
+    "relative_distance",
+    "train",
+]
+
+SHOWN_S = 0.5  # between two lines of progress
+JUDGED_BATCHES = 4  # of the training data, where there are no calls to judge on
 
 
-@dataclass(frozen=True)
-class DistillationLoss:
-    """Knowledge distillation (Hinton et al. 2015).
-
-    On outputs of shape (batch, classes) the teacher's softened distribution is mixed with the labels; on any
-    other output it is the mean squared distance to the teacher's.
-
-    Attributes:
-        temperature: softens both distributions.
-        alpha: weight of the teacher against the labels, from 0 to 1.
-    """
-
-    temperature: float = 3.0
-    alpha: float = 0.7
-
-    def __call__(self, output: Any, expected: Any, label: Any) -> torch.Tensor:
-        """The loss of the student's output against the teacher's; `label` may be None."""
-        import torch
-        from torch.nn import functional as F  # noqa: N812 - its usual name
-        from torch.utils import _pytree as pytree
-
-        if not isinstance(output, torch.Tensor) or output.ndim != 2:
-            pairs = zip(pytree.tree_leaves(output), pytree.tree_leaves(expected), strict=True)
-            return torch.stack([F.mse_loss(a, b) for a, b in pairs if torch.is_floating_point(a)]).sum()
-        t = self.temperature
-        soft = (
-            F.kl_div(F.log_softmax(output / t, 1), F.softmax(expected / t, 1), reduction="batchmean") * t * t
-        )
-        if not isinstance(label, torch.Tensor) or label.dtype != torch.int64 or label.ndim != 1:
-            return soft
-        return self.alpha * soft + (1 - self.alpha) * F.cross_entropy(output, label)
-
-
-def relative_distance(output: Any, expected: Any, label: Any) -> torch.Tensor:
-    """The energy of the difference from the teacher's output over that of the output, summed over outputs.
-
-    Needs neither labels nor class scores, and means the same whatever the outputs' unit is.
-    """
-    import torch
-    from torch.utils import _pytree as pytree
-
-    del label
-    pairs = zip(pytree.tree_leaves(output), pytree.tree_leaves(expected), strict=True)
-    return torch.stack(
-        [
-            (a - b).square().mean() / b.square().mean().clamp(min=1e-12)
-            for a, b in pairs
-            if torch.is_floating_point(a)
-        ]
-    ).sum()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """How a student is trained.
-
-    Attributes:
-        step: the name of the compression step, for refusals.
-        epochs: passes over the training data.
-        loss: of the student's output against the teacher's and the label.
-        optimiser: made of the student's parameters and the number of all steps; the schedule after it is
-            stepped with it.
-        after: is given the number of epochs done and the last loss.
-    """
-
-    step: str
-    epochs: int
-    loss: Callable[[Any, Any, Any], torch.Tensor]
-    optimiser: Callable[[Iterable[torch.nn.Parameter], int], tuple[Any, Any]]
-    after: Callable[[int, float], None]
-
-
-def train(student: torch.nn.Module, task: Task, lesson: Lesson) -> None:
+def train(student: torch.nn.Module, task: Task, lesson: Lesson) -> Trained:
     """Train the student in place, on one thread and from a fixed seed; its mode is the caller's.
 
     Raises:
         BadInput: the task has no training data, or none that the network can be trained on; the loss stops
             being finite.
+        OutsideFailure: the state cannot be written.
     """
     import torch
 
-    if task.training is None or not isinstance(task.model, torch.nn.Module):
+    if (task.training is None and lesson.batches is None) or not isinstance(task.model, torch.nn.Module):
         raise BadInput(
             f"{lesson.step} needs training data and a torch network",
             where=f"{lesson.step} {task.name}",
             todo="add `training_data()` to the task file, or give --training",
         )
-    torch.manual_seed(SEED)
-    np.random.seed(SEED)  # the user's augmentation may draw from the global generator
+    seed_all(lesson.seed)
+    flags = [(parameter, parameter.requires_grad) for parameter in student.parameters()]
     try:
-        with one_thread():
-            _run(student, channels_last(task.model).eval(), list_or_fresh(task.training), lesson)
-    except BadInput:
+        with one_thread(), recomputed(student) if lesson.gradient_checkpointing else nullcontext():
+            batches = lesson.batches if lesson.batches is not None else list_or_fresh(task.training)
+            return _Course(student, task.model, batches, lesson).run()
+    except EdgekitError:
         raise
     except Exception as error:
         raise BadInput(
@@ -119,22 +71,145 @@ def train(student: torch.nn.Module, task: Task, lesson: Lesson) -> None:
             where=f"{lesson.step} {task.name}",
             todo="yield (input, label) batches of tensors that fit the network",
         ) from error
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
-def _run(student: torch.nn.Module, teacher: torch.nn.Module, batches: Iterable[Any], lesson: Lesson) -> None:
-    import torch
+class _Course:
+    """One run through the epochs of a lesson."""
 
-    optimiser, schedule = lesson.optimiser(student.parameters(), lesson.epochs * _count(batches, lesson.step))
-    for epoch in range(lesson.epochs):
-        for inputs, label in map(_split, batches):
-            loss = lesson.loss(student(*inputs), _frozen(teacher, inputs), label)
+    def __init__(
+        self, student: torch.nn.Module, original: torch.nn.Module, batches: Iterable[Any], lesson: Lesson
+    ) -> None:
+        import torch
+
+        self.student, self.batches, self.lesson = student, batches, lesson
+        self.place: Any = next(iter(student.parameters()), torch.empty(0)).device
+        self.teacher = (
+            channels_last(original).eval().to(self.place) if lesson.teacher is None else lesson.teacher
+        )
+        self.per_epoch = count_batches(batches, lesson.step)
+        self.adapters = torch.nn.ModuleList(lesson.adapters)
+        self.parameters = [*student.parameters(), *self.adapters.parameters()]
+        self.optimiser, self.schedule = lesson.optimiser(self.parameters, lesson.epochs * self.per_epoch)
+        self.best = Best(judge=judge_of(original, self._judged()) if lesson.keep_best else None)
+        self.layers = layers_with_weights(student)
+        self.steps, self.since, self.shown, self.loss = 0, time.monotonic(), 0.0, float("nan")
+
+    def _judged(self) -> Sequence[Inputs]:
+        from itertools import islice
+
+        return self.lesson.judged or [_split(batch)[0] for batch in islice(self.batches, JUDGED_BATCHES)]
+
+    def run(self) -> Trained:
+        lesson, state = self.lesson, self._state()
+        done, before, stopped = state.restore() if state else (0, 0.0, "")
+        if done and state:
+            self.steps, self.since = done * self.per_epoch, time.monotonic() - before
+            if not stopped and done < lesson.epochs:
+                state.restore_generators(self.batches, done)
+        else:
+            self.best.look(self.student)
+        while done < lesson.epochs and not stopped:
+            unfreeze(self.layers, done, lesson.unfreeze)
+            stopped = self._pass(done)
+            done += 1
+            lesson.after(done, self.loss)
+            self.best.look(self.student)
+            stopped = stopped or self._waited()
+            if state:
+                state.save(done, self._seconds(), stopped)
+        if self.best.state:
+            self.student.load_state_dict(self.best.state)
+        return Trained(
+            epochs=done,
+            kept=self.best.epoch if self.best.state else done,
+            start=self.best.words(0),
+            end=self.best.words(self.best.epoch),
+            stopped=stopped,
+            seconds=self._seconds(),
+        )
+
+    def _pass(self, epoch: int) -> str:
+        """One pass over the batches; why it must be the last, else ''."""
+        import torch
+
+        for inputs, label in map(_split, self.batches):
+            loss = self._step(inputs, label)
             if not torch.isfinite(loss):
-                raise BadInput("the loss is no longer finite", where=lesson.step, todo="lower learning_rate")
-            optimiser.zero_grad()
+                raise BadInput(
+                    "the loss is no longer finite", where=self.lesson.step, todo="lower learning_rate"
+                )
+            self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-        lesson.after(epoch + 1, loss.item())
+            if self.lesson.most_gradient is not None:
+                torch.nn.utils.clip_grad_norm_(self.parameters, self.lesson.most_gradient)
+            self.optimiser.step()
+            self.schedule.step()
+            self.steps += 1
+            self.loss = loss.item()
+            self._show(epoch)
+            if self.lesson.time_limit is not None and self._seconds() >= self.lesson.time_limit:
+                return f"the time limit of {self.lesson.time_limit:g} s"
+        return ""
+
+    def _step(self, inputs: Inputs, label: Any) -> torch.Tensor:
+        import torch
+        from torch.utils import _pytree as pytree
+
+        inputs, label = pytree.tree_map_only(torch.Tensor, lambda t: t.to(self.place), (inputs, label))
+        with self._precision():
+            output, expected = self.student(*inputs), None
+            if self.lesson.is_taught:
+                with torch.no_grad():
+                    expected = self.teacher(*inputs)
+            return self.lesson.loss(output, expected, label)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """The range of bfloat16 is float32's, so that no loss scaling is needed; a CPU trains in float32."""
+        import torch
+
+        if self.lesson.mixed_precision and self.place.type == "cuda" and torch.cuda.is_bf16_supported():
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _state(self) -> TrainingState | None:
+        lesson = self.lesson
+        if lesson.unfinished is None:
+            return None
+        key = {"step": lesson.step, "batches": self.per_epoch, **lesson.key}
+        name = digest_of_training(key, [self.student, self.teacher, self.adapters])
+        return TrainingState(
+            path=lesson.unfinished / f"{lesson.step}-{name}.safetensors",
+            student=self.student,
+            adapters=self.adapters,
+            optimiser=self.optimiser,
+            schedule=self.schedule,
+            best=self.best,
+        )
+
+    def _waited(self) -> str:
+        patience = self.lesson.patience
+        if patience is None or self.best.judge is None or self.best.waited() < patience:
+            return ""
+        return f"{patience} epochs that came no closer"
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.since
+
+    def _show(self, epoch: int) -> None:
+        spent = self._seconds()
+        if spent - self.shown < SHOWN_S and self.steps % self.per_epoch:
+            return
+        self.shown = spent
+        left = spent / self.steps * (self.lesson.epochs * self.per_epoch - self.steps)
+        if self.lesson.time_limit is not None:
+            left = min(left, max(0.0, self.lesson.time_limit - spent))
+        quality = f", {words}" if (words := self.best.words()) else ""
+        self.lesson.detail(
+            f"epoch {epoch + 1} of {self.lesson.epochs}, loss {self.loss:.3f}{quality}, {left:.0f} s left"
+        )
 
 
 def channels_last(model: torch.nn.Module) -> torch.nn.Module:
@@ -153,39 +228,6 @@ def contiguous(model: torch.nn.Module) -> torch.nn.Module:
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()
     return model
-
-
-def list_or_fresh(make: Any) -> Iterable[Any]:
-    """The training batches; an iterator that can be read once only is kept in memory."""
-    batches = make()
-    return list(batches) if isinstance(batches, Iterator) else batches
-
-
-def _count(batches: Iterable[Any], step: str) -> int:
-    count = len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
-    if not count:
-        raise BadInput("the training data has no batch", where=step)
-    return count
-
-
-def _split(batch: Any) -> tuple[tuple[torch.Tensor, ...], Any]:
-    """A batch as (inputs, label): (x, y), (x,), x, or ((x1, x2), y); numpy arrays become tensors."""
-    import torch
-    from torch.utils import _pytree as pytree
-
-    batch = pytree.tree_map_only(np.ndarray, torch.as_tensor, batch)
-    if isinstance(batch, torch.Tensor):
-        return (batch,), None
-    data, label = (batch[0], batch[1]) if len(batch) > 1 else (batch[0], None)
-    inputs = tuple(data) if isinstance(data, list | tuple) else (data,)
-    return inputs, label
-
-
-def _frozen(teacher: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
-    import torch
-
-    with torch.no_grad():
-        return teacher(*inputs)
 
 
 @contextmanager

@@ -131,7 +131,9 @@ def settle(visit: Visit, bundle: Path, manifest: Manifest, *, folder: str, detai
         wheels = wheels_for(
             manifest.requirements, arch=visit.facts["arch"], python=python.version, glibc=visit.facts["glibc"]
         )
-    send_with_patience(visit, {name: bundle / name for name in (FILE, *manifest.files)}, f"{folder}/bundle", detail)
+    send_with_patience(
+        visit, {name: bundle / name for name in (FILE, *manifest.files)}, f"{folder}/bundle", detail
+    )
     own = make_environment(
         visit.device,
         python.path,

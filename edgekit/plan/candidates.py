@@ -11,10 +11,13 @@ from typing import Any
 import onnx
 
 from edgekit.artifact import RuntimeName
+from edgekit.compress.depth import Depth
 from edgekit.compress.distill import Distill
+from edgekit.compress.factorize import Factorize
 from edgekit.compress.half import Half
 from edgekit.compress.prune import Prune
 from edgekit.compress.quantize import Quantize
+from edgekit.compress.sparsify import Sparsify
 from edgekit.compress.way import Way
 from edgekit.compress.ways import ways_of
 from edgekit.cost import Cost
@@ -26,6 +29,7 @@ from edgekit.target import Profile, Target
 from edgekit.task.record import Task
 
 KEPT_MACS = (0.7, 0.5, 0.35)
+TACIT = {"distill": "distilled", "finetune": "fine-tuned", "fuse": "fused"}  # named where nothing else is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,15 +181,20 @@ def given_recipe(recipe: Recipe, unchanged: Candidate) -> Candidate:
 
 
 def recipe_name(recipe: Recipe) -> str:
-    """What people call a recipe: `pruned to 50% + int8`; distillation goes without saying."""
-    return " + ".join(filter(None, map(_step_name, recipe.steps))) or (
-        "distilled" if recipe.steps else "float32"
-    )
+    """What people call a recipe: `pruned to 50% + int8`; training and fusing go without saying."""
+    said = filter(None, map(_step_name, recipe.steps))
+    return " + ".join(said) or (TACIT[recipe.steps[-1].step] if recipe.steps else "float32")
 
 
 def _step_name(step: Step) -> str:
+    if isinstance(step, Factorize):
+        return "factorized"
+    if isinstance(step, Depth):
+        return f"{step.blocks} fewer blocks" if step.blocks else f"shortened to {step.macs:.0%}"
     if isinstance(step, Prune):
         return f"pruned to {step.macs:.0%}"
+    if isinstance(step, Sparsify):
+        return "sparse"
     if isinstance(step, Half):
         return step.precision
     if not isinstance(step, Quantize):

@@ -11,16 +11,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from edgekit.artifact import RuntimeName
-from edgekit.compress.distill import Distill
+from edgekit.compress.depth import Depth
+from edgekit.compress.distill import Distill, Finetune
+from edgekit.compress.factorize import Factorize
+from edgekit.compress.fuse import Fuse
 from edgekit.compress.half import Half
 from edgekit.compress.prune import Prune
 from edgekit.compress.quantize import Quantize
+from edgekit.compress.sparsify import Sparsify
 from edgekit.errors import BadInput
 from edgekit.near import nearest
 from edgekit.yaml_file import read_mapping
 
-Step = Annotated[Prune | Distill | Half | Quantize, Field(discriminator="step")]
-STEPS = (Prune, Distill, Half, Quantize)
+Step = Annotated[
+    Factorize | Depth | Prune | Sparsify | Distill | Finetune | Fuse | Half | Quantize,
+    Field(discriminator="step"),
+]
+STEPS = (Factorize, Depth, Prune, Sparsify, Distill, Finetune, Fuse, Half, Quantize)
 WORDS = tuple(step.model_fields["step"].default for step in STEPS)
 HOW = "the guide's section on recipes lists the steps and their parameters"
 
@@ -43,7 +50,8 @@ class Recipe(BaseModel):
         levels = [step.level for step in self.steps]
         if levels != sorted(levels, reverse=True):
             raise ValueError(
-                "steps on the network (prune, distill) come before steps on the graph (half, quantize)"
+                "steps on the network (factorize, prune, distill, ...) come before steps on the graph "
+                "(half, quantize)"
             )
         if sum(step.level == "graph" for step in self.steps) > 1:
             raise ValueError("`half` and `quantize` exclude one another, and each comes once")
@@ -54,11 +62,12 @@ class Recipe(BaseModel):
 
         Args:
             route: of the quantize step that was kept, None where none was looked for.
-            round_to: the multiple that kept channels were rounded to.
+            round_to: the multiple that kept channels and ranks were rounded to.
             runtime: that the bake-off chose.
             threads: the same.
         """
         changes: dict[str, dict[str, Any]] = {
+            "factorize": {"round_to": round_to},
             "prune": {"round_to": round_to},
             "quantize": {"route": route} if route else {},
         }

@@ -66,8 +66,22 @@ def load_task(source: str, given: Given) -> Task:
         BadInput: anything that cannot be used as it is, in one line.
         OutsideFailure: a package that the source needs is not installed.
     """
-    options = parse_shapes(given.input_shape)
+    parse_shapes(given.input_shape)  # refused before the model is loaded, not after
     brought = open_source(source, model_factory=given.model_factory, trust_pickle=given.trust_pickle)
+    return settle_task(brought, given)
+
+
+def settle_task(brought: Source, given: Given) -> Task:
+    """The task of a model that is loaded, run once on an example of the deployed call.
+
+    Args:
+        brought: the model and what came with it.
+        given: options; each overrides what came with it.
+
+    Raises:
+        BadInput: as for `load_task`.
+    """
+    options = parse_shapes(given.input_shape)
     loaded, parts = brought.loaded, brought.parts
     training = _choose(given.training, parts.training_data, parts.folder)
     evaluate = _choose(given.evaluate, parts.evaluate, parts.folder)

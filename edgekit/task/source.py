@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import BadInput
 from edgekit.task.formats import read_model_file
@@ -15,6 +16,9 @@ from edgekit.task.taskfile import Parts, read_task_file
 from edgekit.task.trial import check_weights
 from edgekit.task.usercode import FUNCTION_SPEC, code_of, import_function, show_path, where_defined
 from edgekit.task.zoo import is_zoo_name, load_zoo
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,20 @@ def open_source(source: str, *, model_factory: str | None, trust_pickle: bool) -
         loaded = read_model_file(path, model_factory=model_factory, trust_pickle=trust_pickle)
         code = _factory_code(model_factory)
         found = Source(name=path.stem, where=show_path(path), loaded=loaded, code=code)
+    return _ready(found)
+
+
+def module_source(module: torch.nn.Module) -> Source:
+    """A module at hand as a source; a copy of it.
+
+    Raises:
+        BadInput: a weight is not a number.
+    """
+    name = type(module).__name__
+    return _ready(Source(name=name, where=name, loaded=Loaded(model=copy.deepcopy(module))))
+
+
+def _ready(found: Source) -> Source:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.name).strip("-.") or "model"
     return replace(found, name=name, loaded=_make_ready(found.loaded, found.where))
 

@@ -1,5 +1,8 @@
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from networks import (
     Attention,
     DsCnn,
@@ -18,15 +21,23 @@ from networks import (
     noise,
     task_of,
 )
+from pydantic import ValidationError
 from steps import context_of
 from torch import nn
 
 from edgekit.compress.distill import Distill
 from edgekit.compress.narrow import narrow_by, narrowable
-from edgekit.compress.prune import Prune, count_macs
+from edgekit.compress.prune import Prune
+from edgekit.compress.regularise import Pressure, regularised
+from edgekit.compress.widths import macs_by_layer
 from edgekit.errors import BadInput
 from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import check_export
+
+
+def count_macs(network, inputs):
+    return sum(macs_by_layer(network, inputs).values())
+
 
 IMAGE = noise(1, 3, 32, 32)
 TREATED = {
@@ -82,6 +93,27 @@ def test_attention_is_left_alone_and_its_mlp_is_narrowed():
     assert set(narrowable(Vit(), (torch.zeros(1, 1, 16, 16),))) == {"mlps.0.0", "mlps.1.0"}
     layers = narrowable(Encoder().eval(), (torch.zeros(1, 12, dtype=torch.int64),))
     assert set(layers) == {"layers.layers.0.linear1", "layers.layers.1.linear1"}
+
+
+def test_a_block_that_holds_attention_and_a_perceptron_loses_hidden_channels_of_the_perceptron():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads, self.norm = 4, nn.LayerNorm(32)
+            self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 32)
+            self.widen, self.back = nn.Linear(32, 64), nn.Linear(64, 32)
+
+        def forward(self, x):
+            n, length, _ = x.shape
+            q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            x = x + self.out(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(x.shape))
+            return x + self.back(self.widen(self.norm(x)).relu())
+
+    network = nn.Sequential(Block(), Block(), nn.Linear(32, 4))
+    inputs = (torch.from_numpy(noise(1, 6, 32)),)
+    assert set(narrowable(network, inputs)) == {"0.widen", "1.widen"}
+    narrow = narrow_by(network, inputs, {"0.widen": 16, "1.widen": 8})
+    assert (narrow[0].back.in_features, narrow[1].back.in_features) == (16, 8)
 
 
 def test_layers_that_feed_a_recurrent_one_are_left_alone():
@@ -200,3 +232,123 @@ def test_outputs_in_a_dict_keep_their_shapes(pruned):
     _, narrow = pruned(Named(), IMAGE)
     assert narrow.first.out_channels < 32
     assert (narrow.box.out_channels, narrow.face.out_channels) == (4, 2)
+
+
+@given(st.floats(0.15, 1), st.sampled_from(["uniform", "global"]), st.sampled_from([1, 4, 8]))
+@settings(max_examples=12, deadline=None)
+def test_asking_for_a_share_of_the_work_gives_it(tmp_path_factory, share, scope, step):
+    network, example = TREATED["residual"]
+    task = task_of(network, [example])
+    context = context_of(task, None, tmp_path_factory.mktemp("prune"))
+    narrow = Prune(macs=share, scope=scope, round_to=step).apply(network, task, context)
+    before, after = (count_macs(net, (torch.from_numpy(example),)) for net in (network, narrow))
+    assert context.reports[-1].macs == (before, after)
+    assert after <= share * before
+    widest_step = max(step * macs for macs in _macs_by_channel(narrow, torch.from_numpy(example)))
+    assert after + widest_step > share * before or after == before
+
+
+def _macs_by_channel(network, example):
+    """The work that one more channel of each of TinyCnn's three groups brings."""
+    macs = macs_by_layer(network, (example,))
+    for writers, readers in (
+        (["stem.0"], ["down.0"]),
+        (["down.0", "block.3"], ["block.0", "head"]),
+        (["block.0"], ["block.3"]),
+    ):
+        width = network.get_submodule(writers[0]).out_channels
+        yield sum(macs[name] for name in writers + readers) / width
+
+
+def test_all_of_the_work_is_the_same_network(pruned):
+    network, example = TREATED["residual"]
+    _, same = pruned(network, example, 1)
+    assert same is not network
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), same.parameters(), strict=True))
+    _, other = network, Prune(ratio=0)
+    assert other.macs == 1
+
+
+def test_a_ratio_is_the_other_side_of_macs():
+    assert Prune(ratio=0.3) == Prune(macs=0.7)
+    assert Prune().macs == 0.5
+    assert Prune.model_validate({"step": "prune", "macs": 0.5, "round_to": 8}) == Prune(macs=0.5, round_to=8)
+    assert Prune(ratio=0.3).model_dump(exclude_defaults=True) == {"macs": 0.7}
+    with pytest.raises(ValidationError, match=r"`macs` and `ratio` say the same: give one of both"):
+        Prune(ratio=0.3, macs=0.7)
+    for wrong in (1, -0.1, 2):
+        with pytest.raises(ValidationError, match="ratio"):
+            Prune(ratio=wrong)
+
+
+def test_the_report_names_the_channels_that_stay_and_what_was_left_alone(tmp_path):
+    network, example = TREATED["residual"]
+    task = task_of(network, [example])
+    context = context_of(task, None, tmp_path)
+    narrow = Prune(macs=0.4, round_to=8).apply(network, task, context)
+    (report,) = context.reports
+    assert report.step == "prune"
+    assert report.params == tuple(sum(p.numel() for p in net.parameters()) for net in (network, narrow))
+    changes = {change.layer: change for change in report.changes}
+    assert changes["block.0"].what == f"{narrow.block[0].out_channels} of 32 channels"
+    assert changes["head"].what == f"all 10 channels, {narrow.head.in_features} of 32 inputs"
+    assert all(change.macs[1] < change.macs[0] for change in report.changes)
+    assert report.notes[0].startswith("head keep all channels: outputs")
+
+
+def test_rounds_with_training_between_end_at_the_share_and_rank_anew(tiny_cnn, tmp_path):
+    found = {}
+    for schedule in ("one-shot", "linear", "polynomial", "exponential"):
+        context = context_of(tiny_cnn, None, tmp_path)
+        step = Prune(macs=0.4, round_to=4, schedule=schedule, rounds=2)
+        found[schedule] = step.apply(tiny_cnn.model, tiny_cnn, context)
+        (report,) = context.reports
+        assert 0.3 < report.macs[1] / report.macs[0] <= 0.4
+        assert report.seconds > 0
+        assert not context.taught
+    kept = {name: net.stem[0].weight.flatten()[:8].tolist() for name, net in found.items()}
+    assert kept["linear"] != kept["one-shot"]  # it was trained between
+
+
+def test_rounds_without_training_data_are_refused(pruned, tmp_path):
+    network, example = TREATED["residual"]
+    task = task_of(network, [example])
+    with pytest.raises(BadInput, match=r"needs training data and a torch network; add"):
+        Prune(schedule="linear", round_to=4).apply(network, task, context_of(task, None, tmp_path))
+
+
+def _unlike(network, layers):
+    """How unlike the channels of each layer are: the least norm over the mean."""
+    norms = [network.get_submodule(name).weight.detach().flatten(1).norm(dim=1) for name in layers]
+    return float(np.mean([float(norm.min() / norm.mean()) for norm in norms]))
+
+
+def test_a_group_norm_makes_the_least_channels_smaller_before_they_go(tiny_cnn, tmp_path):
+    context, layers = context_of(tiny_cnn, None, tmp_path), {"stem.0": 16, "down.0": 32, "block.0": 32}
+    layers["block.3"] = 32
+    light, heavy = (
+        regularised(
+            tiny_cnn.model, layers, tiny_cnn, context, Pressure(norm="group-norm", epochs=2, weight=weight)
+        )
+        for weight in (1e-8, 0.02)
+    )
+    assert _unlike(heavy, layers) < 0.8 * _unlike(light, layers)
+
+
+def test_a_nuclear_norm_lowers_the_rank(tiny_cnn, tmp_path):
+    context = context_of(tiny_cnn, None, tmp_path)
+
+    def rank(weight):
+        pressure = Pressure(norm="nuclear-norm", epochs=2, weight=weight)
+        network = regularised(tiny_cnn.model, {}, tiny_cnn, context, pressure)
+        values = torch.linalg.svdvals(network.block[0].weight.detach().flatten(1))
+        return float(values.sum() ** 2 / values.square().sum())  # counts the values that matter
+
+    assert rank(0.3) < 0.8 * rank(1e-8)
+
+
+def test_regularising_is_part_of_the_step(tiny_cnn, tmp_path):
+    context = context_of(tiny_cnn, None, tmp_path)
+    plain = Prune(macs=0.5, round_to=8).apply(tiny_cnn.model, tiny_cnn, context)
+    pressed = Prune(macs=0.5, round_to=8, regularise_epochs=1).apply(tiny_cnn.model, tiny_cnn, context)
+    assert not torch.equal(plain.head.weight, pressed.head.weight)
