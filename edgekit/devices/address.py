@@ -66,6 +66,12 @@ def _ssh(text: str, where: str) -> Address:
     host, port = place, ""
     if match := re.fullmatch(r"(.*?):(\d{1,5})", place):
         host, port = match.groups()
-    if (at and not _USER.fullmatch(user)) or not _HOST.fullmatch(host) or int(port or 22) not in range(1, 65536):
-        raise BadInput(f"`{clean(text, 60)}` is no address", where=where, todo="write ssh://pi@raspberrypi.local")
+    if (
+        (at and not _USER.fullmatch(user))
+        or not _HOST.fullmatch(host)
+        or int(port or 22) not in range(1, 65536)
+    ):
+        raise BadInput(
+            f"`{clean(text, 60)}` is no address", where=where, todo="write ssh://pi@raspberrypi.local"
+        )
     return Address(kind="ssh", host=host.strip("[]"), user=user or None, port=int(port) if port else None)

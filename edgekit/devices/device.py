@@ -122,9 +122,7 @@ def run(
 
 
 @contextlib.contextmanager
-def started(
-    device: Device, command: Sequence[str], *, silence: float = SILENCE_SECONDS
-) -> Iterator[Process]:
+def started(device: Device, command: Sequence[str], *, silence: float = SILENCE_SECONDS) -> Iterator[Process]:
     """A command that is ended when the block is left."""
     process = device.start(command, silence=silence)
     try:

@@ -154,15 +154,28 @@ def protocol_lines(result: Record) -> list[str]:
         "memory: peak resident memory of a process of its own, so that watching it disturbs no timing",
     ]
     kept = len(result["samples_ms"])
+    if result.get("sustained"):
+        return [*lines, *_sustained_lines(result["sustained"], kept)]
     if kept < protocol["runs"]:
         lines.append(f"of the runs, {kept} were kept, chosen at random, in their order")
     return lines
 
 
+def _sustained_lines(sustained: Record, kept: int) -> list[str]:
+    """How the part that is judged was found."""
+    return [
+        f"{clean(sustained['method'])}; the warm-up was short, to begin as cold as can be",
+        f"the percentiles rest on {kept} runs of the judged part; of very many, some were chosen at random",
+    ]
+
+
 def repeat_commands(result: Record, manifest: Record) -> str:
     """What to type to measure again, here and on the device."""
     protocol, asked = result["protocol"], manifest["runtime"]["threads"]
-    option = OPTIONS.get(protocol["mode"], "")
+    option = there = OPTIONS.get(protocol["mode"], "")
+    if result.get("sustained"):
+        there = f" --sustained {result['sustained']['asked_seconds']:g}"
+        option = f"{there}s"
     threads = f" --threads {protocol['threads']}" if protocol["threads"] != asked else ""
     name = shlex.quote(clean(manifest["name"]))
-    return f"edgekit bench {name}{option}{threads}\ncd {name} && python run.py --bench{option}{threads}"
+    return f"edgekit bench {name}{option}{threads}\ncd {name} && python run.py --bench{there}{threads}"
