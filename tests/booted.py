@@ -17,7 +17,7 @@ USER, UID = "pi", 1000
 START_S = 60
 FILES = {
     "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\n{USER}:x:{UID}:{UID}::/home/{USER}:/bin/sh\n"
-    "messagebus:x:100:102::/nonexistent:/usr/sbin/nologin\n",
+    "messagebus:x:100:102::/nonexistent:/usr/sbin/nologin\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n",
     "etc/group": f"root:x:0:\ntty:x:5:\nmessagebus:x:102:\nsystemd-journal:x:999:{USER}\n{USER}:x:{UID}:\n",
     "etc/shadow": f"root:*:19000:0:99999:7:::\n{USER}:*:19000:0:99999:7:::\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\n",
@@ -45,6 +45,20 @@ class Booted:
 
     def __init__(self, name, srv):
         self.name, self.srv = name, srv
+
+    @property
+    def address(self):
+        """Of it in its network."""
+        return self._inspected("{{.NetworkSettings.IPAddress}}")
+
+    def leave_the_internet(self):
+        """Let it reach its own network alone."""
+        enter = ["nsenter", "--target", self._inspected("{{.State.Pid}}"), "--net"]
+        subprocess.run([*enter, "ip", "route", "del", "default"], check=True, timeout=60)
+
+    def _inspected(self, form):
+        command = ["docker", "inspect", "--format", form, self.name]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
     def device(self, user="root"):
         """It as a device, for a user there."""
@@ -89,8 +103,8 @@ def exec_as(machine, user):
 
 
 @contextlib.contextmanager
-def booted(srv):
-    """A machine whose `/srv` is the folder `srv` here."""
+def booted(srv, network="none"):
+    """A machine whose `/srv` is the folder `srv` here, in a network of Docker's."""
     subprocess.run([ROOT / "docker" / "up"], check=True, timeout=120)
     files = root_files()
     image = f"edgekit-tests/booted:{hashlib.sha256(files).hexdigest()[:12]}"
@@ -99,7 +113,7 @@ def booted(srv):
     name = f"edgekit-booted-{uuid.uuid4().hex[:12]}"
     own = [ROOT, sys.prefix, sys.base_prefix]  # this Python and its packages, for the bundles there
     command = [
-        *["docker", "create", "--name", name, "--network", "none", "--hostname", "booted"],
+        *["docker", "create", "--name", name, "--network", network, "--hostname", "booted"],
         *["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--env", "container=docker"],
         *["--security-opt", "apparmor=unconfined"],
         *["--tmpfs", "/run:mode=755,exec", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"],

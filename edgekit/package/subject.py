@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,10 @@ def unpack_wheel(wheel: Path, site: Path) -> None:
     from installer.destinations import SchemeDictionaryDestination
     from installer.sources import WheelFile
 
-    with tempfile.TemporaryDirectory(prefix="edgekit-scripts-") as aside, WheelFile.open(wheel) as source:
-        schemes = {"purelib": str(site), "platlib": str(site)}
-        schemes |= dict.fromkeys(("headers", "scripts", "data"), aside)
+    aside = site.with_name("bin")  # RECORD names it, so that it must not be called after this process
+    schemes = {"purelib": str(site), "platlib": str(site)}
+    schemes |= dict.fromkeys(("headers", "scripts", "data"), str(aside))
+    with WheelFile.open(wheel) as source:
         destination = SchemeDictionaryDestination(schemes, "/usr/bin/python3", "posix")
         install(source, destination, {"INSTALLER": b"edgekit"})
+    shutil.rmtree(aside, ignore_errors=True)

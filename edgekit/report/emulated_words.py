@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 
 
 def emulated_cost(record: Record, manifest: Record) -> Cost:
-    """The figures that are real under emulation; memory lies between the guest's and the emulator's."""
+    """The figures that are real under emulation; memory between its bounds."""
     built, memory = cost_from_dict(manifest["cost"]), record["memory"]
     where = f"emulated {clean(record['bundle']['target'])}"
     found = Cost(
@@ -25,9 +25,9 @@ def emulated_cost(record: Record, manifest: Record) -> Cost:
     peak = Figure(
         value=memory["peak_rss_mb"],
         how="emulated",
-        source=f"{where}: memory of the program without the emulator's; its high end includes the emulator's",
-        low=memory["peak_rss_mb"],
-        high=memory["peak_with_emulator_mb"],
+        source=f"{where}, {memory['how']}",
+        low=memory["at_least_rss_mb"],
+        high=memory["peak_rss_mb"],
     )
     return found | Cost(peak_memory_mb=peak)
 

@@ -201,7 +201,7 @@ def test_a_receiver_that_a_broken_connection_left_waiting_is_ended_and_its_part_
     content = files["a"].read_bytes()
     with opened(Here(), sys.executable, "receive", ["receive"]) as left:
         left.write(line)
-        assert json.loads(left.read()[1]) == {"parts": {digest(files["a"]): 0}}
+        assert line_of(left) == {"parts": {digest(files["a"]): 0}}
         left.write(content[:70_000])
         part = root / "store" / f"{digest(files['a'])}.part"
         wait_for(lambda: part.stat().st_size == 70_000)
@@ -209,13 +209,21 @@ def test_a_receiver_that_a_broken_connection_left_waiting_is_ended_and_its_part_
         assert is_alive(pid)
         with opened(Here(), sys.executable, "receive", ["receive"]) as later:
             later.write(line)
-            assert json.loads(later.read()[1]) == {"parts": {digest(files["a"]): 70_000}}
+            assert line_of(later) == {"parts": {digest(files["a"]): 70_000}}
             assert not is_alive(pid)
             later.write(content[70_000:])
-            assert json.loads(later.read()[1]) == {"arrived": 30_000, "damaged": []}
+            assert line_of(later) == {"arrived": 30_000, "damaged": []}
             assert later.read() is None
             assert later.status() == 0
     assert digest(root / "x" / "a") == digest(files["a"])
+
+
+def line_of(process):
+    """The next line that it prints, as JSON."""
+    printed = b""
+    while not printed.endswith(b"\n"):
+        printed += process.read()[1]
+    return json.loads(printed)
 
 
 def wait_for(condition):

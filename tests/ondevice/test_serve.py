@@ -751,14 +751,14 @@ def test_the_usual_limit_follows_the_inputs():
 @pytest.fixture
 def hurried(made_bundles, tmp_path, monkeypatch):
     """A server in this process that has little patience."""
-    parts = {name: run.part(name) for name in ("serve", "serve_http")}
+    parts = {name: run.part(name) for name in ("serve", "serve_address", "serve_http")}
     monkeypatch.setattr(parts["serve_http"], "REQUEST_SECONDS", 0.4)
     monkeypatch.setattr(parts["serve_http"], "IDLE_SECONDS", 0.2)
     bundle = str(made_bundles / "tiny")
     options = Namespace(max_body=None, threads=1)
     service = parts["serve"].Service(run, bundle, run.read_manifest(bundle), options)
     ready = threading.Event()
-    with parts["serve"].listening(run, f"unix:{tmp_path}/s") as (listener, _):
+    with parts["serve_address"].listening(run, f"unix:{tmp_path}/s") as (listener, _):
         parts["serve_http"].Server(listener, service)
         service.start(on_change=ready.set, on_ready=ready.set)
         assert ready.wait(30)

@@ -272,12 +272,16 @@ def on_trial(manager: Any, unit: str) -> Iterator[None]:
 def start(manager: Any, unit: str, address: str, version: str) -> Optional[str]:
     """(Re)start the service and ask for its health; returns what is wrong, None if nothing is."""
     say("starting the service")
+
+    def beat() -> None:
+        say("waiting for the service")
+
     for words in (["daemon-reload"], ["enable", unit], ["reset-failed", unit], ["restart", unit]):
-        status, text = manager.systemctl(*words, beat=lambda: say("waiting for the service"))
+        status, text = manager.systemctl(*words, beat=beat)
         if status and words[0] != "reset-failed":
             return f"systemctl {words[0]}: {(text.splitlines() or ['no message'])[0]}"
     say("asking for its health")
-    wrong: Optional[str] = service.healthy(manager, unit, address, version)
+    wrong: Optional[str] = service.healthy(manager, unit, address, version, beat)
     return wrong
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import pwd
@@ -18,12 +19,13 @@ HEALTH_SECONDS = 60.0
 STEADY_SECONDS = 2.0  # a service that answers once and dies is not healthy
 HEARTBEAT_SECONDS = 10.0
 LINES = 4
+ANOTHER = "it serves version"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
 LINGER = "/var/lib/systemd/linger"
 # `WorkingDirectory` resolves the link at each start, so that a running service keeps to its version. A trial
-# that no deployment of this boot goes on with was cut short: the version before it is taken up again. The journal
-# loses the unit of a user's process that ends at once, its identifier it does not.
+# that no deployment of this boot goes on with was cut short: the version before it is taken up again. Of a
+# user's process that ends at once the journal loses the unit, but not the identifier.
 UNIT = (
     """\
 # Written by `edgekit deploy`.
@@ -174,13 +176,19 @@ def usual_address(name: str) -> str:
     return f"unix:%t/edgekit/{name}/http.sock"
 
 
-def healthy(manager: Manager, unit: str, address: str, version: str) -> Optional[str]:
+def healthy(
+    manager: Manager, unit: str, address: str, version: str, beat: Callable[[], None]
+) -> Optional[str]:
     """Wait until the service answers as this version, and goes on to; returns what is wrong, or None."""
     end = time.monotonic() + HEALTH_SECONDS
-    while True:
+    for number in itertools.count(1):
         wrong = asked(address.replace("%t", manager.runtime), version)
         if wrong is None:
             break
+        if wrong.startswith(ANOTHER):
+            return wrong
+        if number % 50 == 0:
+            beat()
         state = manager.state(unit).get("ActiveState")
         if state not in ("active", "activating", "reloading"):
             return f"it is {state}"
@@ -204,7 +212,7 @@ def asked(address: str, version: str) -> Optional[str]:
         if answer.status != 200:
             return f"/health answers {answer.status}"
         found = json.loads(body.decode("utf-8")).get("version")
-        return None if found == version else f"it serves version {str(found)[:20]}"
+        return None if found == version else f"{ANOTHER} {str(found)[:20]}"
     except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
         return f"{address}: {error}"
     finally:

@@ -171,9 +171,7 @@ def test_a_version_that_does_not_start_is_taken_back_and_its_last_words_are_told
 @pytest.mark.parametrize(
     ("bad", "why"), [("dies-soon", "it ended within 2 s"), ("another", "it serves version another")]
 )
-def test_a_version_that_starts_and_is_not_healthy_is_taken_back(
-    machine, user, site, made, bad, why, monkeypatch
-):
+def test_a_version_that_starts_and_is_not_healthy_is_taken_back(machine, user, site, made, bad, why):
     site.deploy(made / "a")
     with pytest.raises(OutsideFailure, match=why):
         site.deploy(made / bad)
