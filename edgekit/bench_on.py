@@ -171,7 +171,8 @@ def _bench_there(place: Place, shared: _Round, detail: Detail) -> dict[str, Any]
             record = _look_emulated(there, settled, shared, run, detail)
         else:
             record = _time(shared.wanted, run)
-        return {**record, "mismatches": mismatches(there.facts, manifest.device), "probe": there.facts}
+        unlike = mismatches(there.facts, manifest.device)
+        return {**record, "mismatches": unlike, "probe": there.facts}
 
 
 def _manner(place: Place, shared: _Round, detail: Detail) -> Manner:

@@ -102,6 +102,9 @@ class SshDevice:
                     raise OutsideFailure(what, where=self.name, todo=error.todo) from error
             time.sleep(pause)
 
+    def trouble(self) -> None:
+        """See `Device.trouble`."""
+
     def close(self) -> None:
         """See `Device.close`."""
         self._link.close()

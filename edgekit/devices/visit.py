@@ -102,6 +102,11 @@ def visit(address: Address, manner: Manner, *, detail: Detail) -> Iterator[Visit
         python = pythons[0].path
         facts = probe(device, python, pythons=pythons)
         yield Visit(device=device, python=python, root=facts["root"], facts=facts, manner=manner)
+    except EdgekitError as error:
+        trouble = device.trouble()
+        if trouble is None:
+            raise
+        raise OutsideFailure(trouble, where=device.name, todo=MORE_MEMORY) from error
     finally:
         device.close()
 

@@ -16,6 +16,7 @@ from edgekit.report.bench_sustained import sparklines, sustained_line
 from edgekit.report.bench_words import (
     elsewhere_lines,
     memory_text,
+    mismatch_lines,
     notes,
     runs_text,
     show_tail,
@@ -43,7 +44,7 @@ def print_bench(result: Record, manifest: Record, console: Console, *, report: P
     outcome_line(console, standing.word, f"{clean(manifest['name'])}: {standing.lead}")
     for sentence in elsewhere_lines(result, manifest):
         line(console, sentence)
-    warnings(console, result["warnings"])
+    warnings(console, [*mismatch_lines(result, manifest), *result["warnings"]])
     console.print()
     console.print(_figures(result))
     if result.get("sustained"):

@@ -42,13 +42,27 @@ def stand(result: Record, manifest: Record) -> Standing:
     if reason:
         word = "EMULATED" if result["facts"]["emulated"] else "MEASURED HERE"
         return Standing(
-            word=word, lead=f"these are the figures of this machine, not of {target}: {reason}{doubt}"
+            word=word,
+            lead=f"these are the figures of {device_name(result)}, not of {target}: {reason}{doubt}",
         )
     verdicts = judge(bench_cost(result, manifest), cost_from_dict(manifest["budget"]))
     if not verdicts:
         return Standing(word="MEASURED", lead=f"{lead}; the bundle names no limit{doubt}")
     word = outcome(verdicts)
     return Standing(word=word, lead=f"{lead}{_binding(verdicts, word)}{doubt}", verdicts=tuple(verdicts))
+
+
+def device_name(result: Record) -> str:
+    """Where it was measured, as the user named the device."""
+    name = result.get("device", {}).get("name", "local")
+    return "this machine" if name == "local" else clean(name)
+
+
+def mismatch_lines(result: Record, manifest: Record) -> list[str]:
+    """What is unlike the profile on a device that is the target all the same: a lower clock, heat."""
+    if why_not_the_target(result["facts"], manifest["device"]):
+        return []
+    return [clean(sentence) for sentence in result.get("mismatches", ())]
 
 
 def _binding(verdicts: Sequence[Verdict], word: Status) -> str:
@@ -95,7 +109,9 @@ def elsewhere_lines(result: Record, manifest: Record) -> list[str]:
     ]
     target = clean(manifest["device"]["target"])
     lines = [f"predicted for {target} by the build: {listed(predicted)}"] if predicted else []
-    return [*lines, f"to measure on {target}: copy the bundle there and run `python run.py --bench` in it"]
+    command = f"edgekit bench {clean(manifest['name'])} --on ssh://USER@HOST"
+    copy = "copy the bundle there and run `python run.py --bench` in it"
+    return [*lines, f"to measure on {target}: `{command}`, or {copy}"]
 
 
 def notes(result: Record) -> list[str]:
@@ -178,4 +194,6 @@ def repeat_commands(result: Record, manifest: Record) -> str:
         option = f"{there}s"
     threads = f" --threads {protocol['threads']}" if protocol["threads"] != asked else ""
     name = shlex.quote(clean(manifest["name"]))
-    return f"edgekit bench {name}{option}{threads}\ncd {name} && python run.py --bench{there}{threads}"
+    where = result.get("device", {}).get("address", "local")
+    on = "" if where == "local" else f" --on {shlex.quote(clean(where))}"
+    return f"edgekit bench {name}{on}{option}{threads}\ncd {name} && python run.py --bench{there}{threads}"

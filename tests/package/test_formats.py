@@ -103,7 +103,7 @@ def test_the_debian_package_is_installed_used_and_removed(package, engine, tiny)
         "dpkg --force-depends -i /packages/made.deb && tiny --check && dpkg -s tiny && "
         "test -f /usr/lib/systemd/system/tiny.service && dpkg -r tiny && test ! -e /opt/tiny"
     )
-    image = made(engine, lambda line: None, DPKG)
+    image = made(engine, print, DPKG)
     done = run(image, "sh", "-ec", script, options=["--volume", f"{tiny.parent}:/packages:ro"])
     assert done.returncode == 0, done.stderr
     assert "golden samples agree" in done.stdout
@@ -141,7 +141,7 @@ def test_the_wheel_is_installed_by_pip_and_predicts(package, engine, tiny, tmp_p
         f"--find-links /packages /packages/{name} && /tmp/v/bin/python -m tiny --check && "
         f"/tmp/v/bin/python -c '{predict}'"
     )
-    image = made(engine, lambda line: None)
+    image = made(engine, print)
     done = run(image, "sh", "-ec", script, options=["--volume", f"{tmp_path}:/packages:ro"])
     assert done.returncode == 0, done.stderr
     assert "golden samples agree" in done.stdout
@@ -160,7 +160,7 @@ def test_the_archive_is_unpacked_and_checks_itself(package, engine, tiny):
         unpack_wheel(wheel, site)
     unpack = "import tarfile; tarfile.open('/packages/made.tar').extractall('/tmp')"
     script = f'python3 -c "{unpack}" && PYTHONPATH=/packages/site python3 /tmp/tiny/run.py --check'
-    image = made(engine, lambda line: None)
+    image = made(engine, print)
     done = run(image, "sh", "-ec", script, options=["--volume", f"{tiny.parent}:/packages:ro"])
     assert done.returncode == 0, done.stderr
     assert "golden samples agree" in done.stdout

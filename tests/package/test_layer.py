@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from edgekit.package.layer import Content, files_below, tar_of
 
 NAME = st.text("abcdefgh", min_size=1, max_size=4)
-TREE = st.dictionaries(st.lists(NAME, min_size=1, max_size=3).map("/".join), st.binary(max_size=50), max_size=5)
+PATHS = st.lists(NAME, min_size=1, max_size=3).map("/".join)
+TREE = st.dictionaries(PATHS, st.binary(max_size=50), max_size=5)
 
 
 def no_file_is_a_folder(tree):

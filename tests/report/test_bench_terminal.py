@@ -40,7 +40,8 @@ def test_a_benchmark_elsewhere_says_whose_figures_these_are_and_how_to_get_the_t
 MEASURED HERE  digits-rpi4: these are the figures of this machine, not of rpi4:
 it is x86_64, rpi4 is aarch64
 predicted for rpi4 by the build: latency p50 10.9 ms and latency p90 12.1 ms
-to measure on rpi4: copy the bundle there and run `python run.py --bench` in it
+to measure on rpi4: `edgekit bench digits-rpi4 --on ssh://USER@HOST`, or copy
+the bundle there and run `python run.py --bench` in it
 
 latency p50   1.71 ms       100 runs in 0.2 s, protocol quick, 4 threads
 latency p90   2.01 ms       99 % sure that the true one is not above this
