@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,13 @@ from edgekit.devices.count import count_inference
 from edgekit.devices.device import Detail
 from edgekit.devices.inventory import Place
 from edgekit.devices.mismatch import mismatches
+from edgekit.devices.together import Together
 from edgekit.devices.visit import Manner, Settled, Visit, bundle_folder, run_runner, settle, visit
 from edgekit.emulation.count import PLACE, counting_qemu
 from edgekit.errors import EdgekitError, OutsideFailure
 
 Run = Callable[[Sequence[str], float], dict[str, Any]]
 EMULATED = "edgekit.emulated/1"
-POLL_S = 0.2
-LEAVE_S = 30.0  # what devices get to end their runs after Ctrl-C
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class _Round:
     manifest: Manifest
     wanted: Wanted
     manner: Manner
-    stopped: threading.Event
+    together: Together
     processor: threading.Lock  # this machine's: devices that share it take turns
 
 
@@ -87,12 +87,13 @@ def bench_all(
         BadInput: there is no bundle; no device was asked then.
         KeyboardInterrupt: as the user's Ctrl-C; what ran on the devices has been ended.
     """
+    together = Together(manner.ask)
     shared = _Round(
         bundle=bundle,
         manifest=read_manifest(bundle),
         wanted=wanted,
-        manner=manner,
-        stopped=threading.Event(),
+        manner=replace(manner, ask=together.ask),
+        together=together,
         processor=threading.Lock(),
     )
     found: dict[str, Found] = {}
@@ -101,32 +102,16 @@ def bench_all(
         said = detail if len(places) == 1 else lambda line: detail(f"{place.name}: {line}")
         found[place.name] = _bench_one(place, shared, said)
 
-    elsewhere = [place for place in places if place.address.kind != "local"]
-    _together([threading.Thread(target=work, args=(place,)) for place in elsewhere], shared.stopped)
+    together.run([partial(work, place) for place in places if place.address.kind != "local"])
     for place in places:
         if place.address.kind == "local":
             work(place)
     return [found[place.name] for place in places]
 
 
-def _together(threads: Sequence[threading.Thread], stopped: threading.Event) -> None:
-    """Run threads to their end; Ctrl-C tells them to stop, and is passed on when they have."""
-    for thread in threads:
-        thread.start()
-    try:
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(POLL_S)
-    except KeyboardInterrupt:
-        stopped.set()
-        for thread in threads:
-            thread.join(LEAVE_S)
-        raise
-
-
 def _bench_one(place: Place, shared: _Round, detail: Detail) -> Found:
     def said(line: str) -> None:
-        if shared.stopped.is_set():
+        if shared.together.stopped.is_set():
             raise OutsideFailure("stopped", where=place.name)
         detail(line)
 
@@ -158,13 +143,19 @@ def _bench_here(shared: _Round, detail: Detail) -> dict[str, Any]:
 def _bench_there(place: Place, shared: _Round, detail: Detail) -> dict[str, Any]:
     manifest = shared.manifest
     manner = _manner(place, shared, detail)
-    with visit(place.address, manner, detail=detail) as there, _turn(there, shared):
+    with _visited(place, shared, manner, detail) as there:
         folder = bundle_folder(manifest, shared.bundle)
         settled = settle(there, shared.bundle, manifest, folder=folder, detail=detail)
 
         def run(options: Sequence[str], seconds: float) -> dict[str, Any]:
             return run_runner(
-                there, settled, manifest, options, seconds=seconds, detail=detail, stopped=shared.stopped
+                there,
+                settled,
+                manifest,
+                options,
+                seconds=seconds,
+                detail=detail,
+                stopped=shared.together.stopped,
             )
 
         if there.facts["emulated"]:
@@ -185,12 +176,19 @@ def _manner(place: Place, shared: _Round, detail: Detail) -> Manner:
 
 
 @contextlib.contextmanager
-def _turn(there: Visit, shared: _Round) -> Iterator[None]:
-    if not there.device.is_here:
-        yield
-        return
-    with shared.processor:
-        yield
+def _visited(place: Place, shared: _Round, manner: Manner, detail: Detail) -> Iterator[Visit]:
+    """The device, looked at, when it is its turn; an emulator disturbs others from its start on."""
+    with contextlib.ExitStack() as stack:
+        is_container = place.address.kind == "container"
+        if is_container:
+            stack.enter_context(shared.processor)
+            stack.enter_context(shared.together.on_device())
+        there = stack.enter_context(visit(place.address, manner, detail=detail))
+        if not is_container:
+            stack.enter_context(shared.together.on_device())
+        if not is_container and there.device.is_here:
+            stack.enter_context(shared.processor)
+        yield there
 
 
 def _time(wanted: Wanted, run: Run) -> dict[str, Any]:

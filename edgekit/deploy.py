@@ -26,7 +26,7 @@ from edgekit.devices.program import call
 from edgekit.devices.visit import Manner, Visit, settle, visit
 from edgekit.errors import BadInput, EdgekitError, clean
 
-PARTS = ("runner/check", "remote/signature", "remote/versions", "remote/service")
+PARTS = ("runner/check", "remote/signature", "remote/versions", "remote/service", "remote/activate")
 KEEP = 2
 TRIES = 5
 SWEEP_DAYS = 1.0  # another edgekit may be sending files that nothing links to yet

@@ -72,8 +72,8 @@ def bench(bundle: Path, report: Path | None, as_json: bool, **options: Any) -> N
     with progress.stage(f"bench {bundle}") as detail, open_bundle(bundle) as folder:
         manifest = read_manifest(folder).model_dump(mode="json", by_alias=True)
         found = bench_all(folder, places, wanted, manner_from(options, progress), detail=detail)
-    if len(found) == 1 and found[0].error is not None:
-        raise found[0].error
+        if len(found) == 1 and found[0].error is not None:
+            raise found[0].error
     troubles = [_write(one, manifest, report or beside(bundle, one.place.name)) for one in found]
     if as_json:
         click.echo(_as_json(found))

@@ -18,7 +18,7 @@ COMMANDS = {
     "deploy": "Put a bundle into service on a device, list what is there, roll back",
     "package": "Make a bundle a container image, a Debian package or a Python wheel",
     "sign": "Sign a bundle with an SSH key",
-    "verify": "Check a bundle's digests, schema and golden outputs",
+    "verify": "Check a bundle: digests, signature, schema, golden outputs",
     "inspect": "Show a bundle or a model: layers, parameters, MACs, activation peak",
     "probe": "Look at a device: board, processor, clocks, system, Python and runtimes",
     "emulate": "Make and use emulated boards in containers",

@@ -15,6 +15,7 @@ from edgekit.report.words import UNKNOWN, listed, show_ms, value_text
 
 Record = Mapping[str, Any]
 
+HERE = "this machine"
 OPTIONS = {"quick": " --quick", "standard": "", "strict": " --strict"}
 
 
@@ -40,10 +41,11 @@ def stand(result: Record, manifest: Record) -> Standing:
     lead = f"measured on {target}: {machine_text(result['facts'])}"
     reason = why_not_the_target(result["facts"], manifest["device"])
     if reason:
-        word = "EMULATED" if result["facts"]["emulated"] else "MEASURED HERE"
+        where = device_name(result)
+        word = "MEASURED HERE" if where == HERE else "MEASURED THERE"
         return Standing(
-            word=word,
-            lead=f"these are the figures of {device_name(result)}, not of {target}: {reason}{doubt}",
+            word="EMULATED" if result["facts"]["emulated"] else word,
+            lead=f"these are the figures of {where}, not of {target}: {reason}{doubt}",
         )
     verdicts = judge(bench_cost(result, manifest), cost_from_dict(manifest["budget"]))
     if not verdicts:
@@ -55,7 +57,7 @@ def stand(result: Record, manifest: Record) -> Standing:
 def device_name(result: Record) -> str:
     """Where it was measured, as the user named the device."""
     name = result.get("device", {}).get("name", "local")
-    return "this machine" if name == "local" else clean(name)
+    return HERE if name == "local" else clean(name)
 
 
 def mismatch_lines(result: Record, manifest: Record) -> list[str]:

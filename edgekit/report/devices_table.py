@@ -20,7 +20,7 @@ from edgekit.report.words import show_mb, show_ms
 
 Record = Mapping[str, Any]
 Row = tuple[str, Record | EdgekitError]
-HEADS = ("device", "what it is", "outcome", "latency p50", "p90", "peak memory", "golden outputs")
+HEADS = ("device", "outcome", "latency p50", "p90", "peak memory", "golden")
 NO_TIME = "not time"
 EMULATED = "edgekit.emulated/1"
 
@@ -35,18 +35,20 @@ def print_devices(
         manifest: the bundle's manifest, as parsed JSON.
         console: where to.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in HEADS:
-        table.add_column(head, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, head in enumerate(HEADS):
+        table.add_column(head, overflow="fold", no_wrap=number > 0)
     for name, found in rows:
-        table.add_row(Text(clean(name), style="bold"), *_cells(found, manifest))
+        table.add_row(_device(name, found), *_cells(found, manifest))
     console.print()
     console.print(table)
     if any(not isinstance(found, EdgekitError) and is_emulated(found) for _, found in rows):
+        console.print()
         console.print(Text(f"{NO_TIME}: emulated, where no millisecond says anything about the device"))
     for name, found in rows:
         if isinstance(found, EdgekitError):
-            console.print(Text.assemble((f"{clean(name)} failed: ", "red"), clean(found)), overflow="fold")
+            said = clean(found).removeprefix(f"{clean(name)}: ")
+            console.print(Text.assemble((f"{clean(name)} failed: ", "red"), said), overflow="fold")
 
 
 def is_emulated(record: Record) -> bool:
@@ -54,33 +56,31 @@ def is_emulated(record: Record) -> bool:
     return bool(record["schema"] == EMULATED)
 
 
+def _device(name: str, found: Record | EdgekitError) -> Text:
+    """Its name, and below it what it is."""
+    text = Text(clean(name), style="bold")
+    if not isinstance(found, EdgekitError):
+        emulated = "emulated " if is_emulated(found) else ""
+        text.append(f"\n{emulated}{machine_text(found['facts'])}", style="not bold dim")
+    return text
+
+
 def _cells(found: Record | EdgekitError, manifest: Record) -> list[Text]:
     if isinstance(found, EdgekitError):
-        return [Text(""), Text("FAILED", style="bold red"), *([Text("-")] * 4)]
-    machine = machine_text(found["facts"])
+        return [Text("FAILED", style="bold red"), *([Text("-")] * 4)]
+    memory = Text(show_mb(found["memory"]["peak_rss_mb"]))
     if is_emulated(found):
-        verdicts = emulated_verdicts(found, manifest)
-        missed = outcome(verdicts) == "NOT MET"
+        missed = outcome(emulated_verdicts(found, manifest)) == "NOT MET"
         word = Text("EMULATED, NOT MET" if missed else "EMULATED", style="bold red" if missed else "bold")
-        memory = show_mb(found["memory"]["peak_rss_mb"])
-        golden = found["check"]["lowest_snr_db"]
-        return [
-            Text(f"emulated {machine}"),
-            word,
-            Text(NO_TIME),
-            Text(NO_TIME),
-            Text(memory),
-            _golden(golden),
-        ]
+        return [word, Text(NO_TIME), Text(NO_TIME), memory, _golden(found["check"]["lowest_snr_db"])]
     standing = stand(found, manifest)
     style = next((style for status, style in STYLES.items() if status == standing.word), "bold")
     latency = found["latency"]
     return [
-        Text(machine),
         Text(standing.word, style=style),
         Text(show_ms(latency["p50_ms"])),
         Text(show_tail(latency["p90_ms"])),
-        Text(show_mb(found["memory"]["peak_rss_mb"])),
+        memory,
         _golden(found["golden_lowest_snr_db"]),
     ]
 

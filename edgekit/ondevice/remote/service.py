@@ -121,7 +121,7 @@ class Manager:
 
     def last_words(self, unit: str, since: float) -> str:
         """The last lines that the service has said since a time, else how systemd says that it ended."""
-        command = ["journalctl", "--no-pager", "--quiet", "-o", "cat", "-t", unit, "--since", f"@{since:.0f}"]
+        command = ["journalctl", "--no-pager", "--quiet", "-o", "cat", "-t", unit, "--since", f"@{since:.3f}"]
         for _ in range(10):  # the journal may come a little late
             status, text = told(command, SECONDS, environment=self.environment(), only_output=True)
             lines = [line.strip() for line in text.splitlines() if line.strip()]
