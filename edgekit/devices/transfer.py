@@ -115,7 +115,7 @@ def _attempt(device: Device, python: str, request: bytes, listed: list[_File], m
     with opened(device, python, "receive", ["receive"]) as process:
         with contextlib.suppress(BrokenPipeError):  # it refuses, and says why
             process.write(request)
-        parts = _parts(process, device, meter.detail)
+        parts, begun = _parts(process, device, meter.detail)
         lacked = [file for file in _unique(listed) if file.sha256 in parts]
         meter.begin(sum(file.size - parts[file.sha256] for file in lacked))
         with contextlib.suppress(BrokenPipeError):
@@ -127,12 +127,15 @@ def _attempt(device: Device, python: str, request: bytes, listed: list[_File], m
         status = process.status()
     if status != 0:
         raise refusal(status, last, "receive", device.name)
-    damaged: list[str] = _json(printed, device)["damaged"]
+    damaged: list[str] = _json(begun + printed, device)["damaged"]
     return damaged
 
 
-def _parts(process: Process, device: Device, detail: Detail) -> dict[str, int]:
-    """The first line that the receiver prints: what it has of each file that is not there whole."""
+def _parts(process: Process, device: Device, detail: Detail) -> tuple[dict[str, int], bytes]:
+    """The first line that the receiver prints: what it has of each file that is not there whole.
+
+    And what has come of the next one, which follows at once where nothing is missing.
+    """
     printed, errors = b"", b""
     while b"\n" not in printed:
         piece = process.read()
@@ -144,8 +147,9 @@ def _parts(process: Process, device: Device, detail: Detail) -> dict[str, int]:
         else:
             errors += piece[1]
             detail(errors.decode("utf-8", "replace").strip().rpartition("\n")[2])
-    parts: dict[str, int] = _json(printed, device)["parts"]
-    return parts
+    first, _, begun = printed.partition(b"\n")
+    parts: dict[str, int] = _json(first, device)["parts"]
+    return parts, begun
 
 
 def _json(printed: bytes, device: Device) -> dict[str, Any]:

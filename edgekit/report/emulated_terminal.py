@@ -10,7 +10,7 @@ from rich.console import Console
 from edgekit.errors import clean
 from edgekit.report.count_words import count_lines
 from edgekit.report.emulated_words import NO_TIME, emulated_lead, emulated_verdicts
-from edgekit.report.lines import heading, line, outcome_line
+from edgekit.report.lines import heading, line, outcome_line, warnings
 from edgekit.report.terminal_tables import limits_table
 
 Record = Mapping[str, Any]
@@ -26,6 +26,8 @@ def print_emulated(record: Record, manifest: Record, console: Console) -> None:
     """
     outcome_line(console, "EMULATED", f"{clean(manifest['name'])}: {emulated_lead(record)}")
     line(console, NO_TIME)
+    # That it is emulated has just been said.
+    warnings(console, [said for said in record["mismatches"] if not said.startswith("it is emulated ")])
     verdicts = emulated_verdicts(record, manifest)
     if verdicts:
         heading(console, f"Against the budget of {clean(manifest['device']['target'])}, less what is time")

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from edgekit.cli.devices import complete_device, device_options, manner_from
 from edgekit.cli.probe import probe
 from edgekit.errors import BadInput
+from edgekit.progress import Progress
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +84,7 @@ def test_the_options_of_devices_become_the_manner():
     @click.command()
     @device_options
     def command(**options):
-        seen.append(manner_from(options))
+        seen.append(manner_from(options, Progress()))
 
     CliRunner().invoke(command, ["--offline", "--accept-host-key", "SHA256:abc"], catch_exceptions=False)
     CliRunner().invoke(command, [], catch_exceptions=False)

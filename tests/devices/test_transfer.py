@@ -96,6 +96,28 @@ def test_what_is_there_is_not_sent_again(device, server, tmp_path):
     assert digest(server.root / "bundles" / "y" / "a") == digest(files["a"])
 
 
+class Slow(Here):
+    """A device whose output comes in one piece, as it does over a busy link."""
+
+    def start(self, command, *, silence=60.0):
+        process = super().start(command, silence=silence)
+        pieces = iter(process.read, None)
+
+        def read():
+            printed = b"".join(data for stream, data in pieces if stream == "out")
+            return ("out", printed) if printed else None
+
+        process.read = read
+        return process
+
+
+def test_both_answers_of_a_device_that_has_all_may_come_at_once(root, tmp_path):
+    files = make(tmp_path / "here", {"a": 5000, "b": 0})
+    put(files, root)
+    sent = put(files, root, device=Slow())
+    assert (sent.bytes_sent, sent.bytes_there) == (0, 5000)
+
+
 def test_a_damaged_file_of_the_store_is_sent_again(device, server, tmp_path):
     files = make(tmp_path / "here", {"a": 100_000, "b": 200_000})
     put(files, server.root, device)

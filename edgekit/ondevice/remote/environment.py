@@ -16,7 +16,6 @@ import os
 import platform
 import queue
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -162,13 +161,12 @@ def run(command: Sequence[str], environment: Optional[Dict[str, str]], lock: int
         stderr=subprocess.STDOUT,
         env=pip.bare_environment() if environment is None else environment,
         pass_fds=(lock,),
-        start_new_session=True,
-    )
+    )  # in this program's process group, which Ctrl-C ends as a whole
     try:
         return listen(process)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
 
 
