@@ -22,7 +22,12 @@ from typing import Any
 
 import debian
 
-PLATFORMS = {"arm64": ("arm64", "v8"), "armhf": ("arm", "v7")}
+# What the image says of its processor.
+PLATFORMS = {
+    "arm64": {"architecture": "arm64", "variant": "v8"},
+    "armhf": {"architecture": "arm", "variant": "v7"},
+    "amd64": {"architecture": "amd64"},
+}
 # What Python's standard library and the wheels of the runtimes link against, a shell and basic tools.
 PACKAGES = (
     "base-files coreutils dash libacl1 libattr1 libbz2-1.0 libc-bin libc6 libcrypt1 libexpat1 libffi8 "
@@ -77,10 +82,8 @@ def layer(arch: str, names: list[str], cache: Path) -> bytes:
 def image(arch: str, tag: str, root: bytes) -> bytes:
     """What `docker load` takes: the layer, its configuration and a list of both."""
     digest = hashlib.sha256(root).hexdigest()
-    architecture, variant = PLATFORMS[arch]
-    configuration = {
-        "architecture": architecture,
-        "variant": variant,
+    configuration: dict[str, Any] = {
+        **PLATFORMS[arch],
         "os": "linux",
         "created": "2023-11-14T22:13:20Z",
         "config": {"Env": ENVIRONMENT, "Cmd": ["python3"]},

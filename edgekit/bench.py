@@ -76,7 +76,12 @@ def _read_or_fail(bundle: Path) -> Manifest:
 
 
 def bench(
-    bundle: Path, *, mode: Mode, threads: int | None = None, detail: Detail = _silent
+    bundle: Path,
+    *,
+    mode: Mode,
+    threads: int | None = None,
+    sustained_s: float | None = None,
+    detail: Detail = _silent,
 ) -> dict[str, Any]:
     """Time a bundle on this machine by the protocol `mode`.
 
@@ -84,6 +89,7 @@ def bench(
         bundle: the folder or the archive.
         mode: "quick" (about 10 s), "standard" (a minute) or "strict" (ten).
         threads: that one inference may use; what the bundle asks for when None.
+        sustained_s: measure for so many seconds instead, and give the percentiles of the steady state.
         detail: takes the lines of progress.
 
     Returns:
@@ -94,11 +100,19 @@ def bench(
         VerificationFailed: a file or a golden output is not what the manifest says.
         OutsideFailure: the runtime is missing, crashes or hangs.
     """
-    options = ["--bench", *([] if mode == "standard" else [f"--{mode}"])]
-    options += [] if threads is None else ["--threads", str(threads)]
+    options, seconds = bench_options(mode, threads, sustained_s)
     with open_bundle(bundle) as folder:
         read_manifest(folder)
-        return run_own_runner(folder, options, seconds=SECONDS[mode], detail=detail)
+        return run_own_runner(folder, options, seconds=seconds, detail=detail)
+
+
+def bench_options(mode: Mode, threads: int | None, sustained_s: float | None) -> tuple[list[str], float]:
+    """The options of `run.py` for a benchmark, and the seconds after which it hangs."""
+    options = ["--bench", *([] if mode == "standard" else [f"--{mode}"])]
+    options += [] if threads is None else ["--threads", str(threads)]
+    if sustained_s is None:
+        return options, SECONDS[mode]
+    return [*options, "--sustained", f"{sustained_s:g}"], SECONDS["standard"] + sustained_s
 
 
 def measure_memory(bundle: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Request:
         runtime: what shall execute the artifact; the fastest of the target's when None.
         output: the bundle's folder; `dist/TASK-TARGET` when None.
         archive: write the bundle as one file too.
+        offline: put the device's packages into the bundle.
         use_cache: look stages up, and keep them.
     """
 
@@ -52,6 +53,7 @@ class Request:
     runtime: RuntimeName | None = None
     output: Path | None = None
     archive: bool = False
+    offline: bool = False
     use_cache: bool = True
 
 
@@ -97,7 +99,7 @@ def build(request: Request, progress: Progress) -> BuildResult:
     """
     from edgekit.bundle.place import check_destination
     from edgekit.plan.search import what_to_relax
-    from edgekit.shipping import place_for, ship
+    from edgekit.shipping import offline_wheels, place_for, ship
     from edgekit.versions import versions
 
     start = time.monotonic()
@@ -107,10 +109,14 @@ def build(request: Request, progress: Progress) -> BuildResult:
     shop = prepared.baked.shop
     place = request.output or place_for(shop)
     check_destination(place)
+    wheels = {}
+    if request.offline:
+        with progress.stage("fetch the device's packages") as detail:
+            wheels = offline_wheels(shop, detail)
     found = _search(prepared)
     shipped = found.tried[found.shipped]
     with progress.stage(f"package {shipped.name}"):
-        ship(shop, shipped, place, archive=request.archive)
+        ship(shop, shipped, place, archive=request.archive, wheels=wheels)
     target = shop.target
     return BuildResult(
         task=shop.task.name,
@@ -192,8 +198,12 @@ def _target(request: Request, recipe: Recipe | None) -> tuple[Target, tuple[Runt
     Raises:
         BadInput: no such target or limit, or the target has no such runtime.
     """
+    from edgekit.shipping import refuse_offline
+
     target = load_target(request.target)
     target.with_limits(request.limits, COMMAND_LINE)  # refused before the task is loaded, not after
+    if request.offline:
+        refuse_offline(target)
     asked, others = request.runtime, target.runtimes
     if recipe and recipe.runtime:
         if asked not in (None, recipe.runtime):

@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import IO, TYPE_CHECKING
@@ -39,6 +40,7 @@ class Progress:
         self._console: Console | None = None
         self._live: Live | None = None
         self._spinner: Spinner | None = None
+        self._asking = threading.Lock()
 
     @property
     def console(self) -> Console:
@@ -99,6 +101,19 @@ class Progress:
             from rich.text import Text
 
             self._spinner.update(text=Text(clean(text), overflow="ellipsis", no_wrap=True))
+
+    def ask(self, prompt: str) -> str:
+        """Ask the user for a secret on the terminal, unseen; the live line rests meanwhile."""
+        import getpass
+
+        with self._asking:
+            if self._live is not None:
+                self._live.stop()
+            try:
+                return getpass.getpass(f"{clean(prompt)}: ")
+            finally:
+                if self._live is not None:
+                    self._live.start()
 
     def say(self, markup: str) -> None:
         """One line, with rich markup."""

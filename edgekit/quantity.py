@@ -9,6 +9,7 @@ from edgekit.errors import BadInput, clean
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\D{0,8})\s*", re.ASCII)
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3}
+_SECONDS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 _BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 _PERCENTILES = ("p50", "p90", "p99")
 
@@ -20,6 +21,15 @@ def parse_milliseconds(text: str, *, option: str) -> float:
         BadInput: not a duration above 0; the line names `option` and an example.
     """
     return _parse(text, _MILLISECONDS, option, f"{option} 20ms")
+
+
+def parse_seconds(text: str, *, option: str) -> float:
+    """Seconds of a long duration: `30s`, `10m`, `1h`.
+
+    Raises:
+        BadInput: not a duration above 0; the line names `option` and an example.
+    """
+    return _parse(text, _SECONDS, option, f"{option} 10m")
 
 
 def parse_megabytes(text: str, *, option: str) -> float:
@@ -76,5 +86,5 @@ def _parse(text: str, units: dict[str, float], option: str, example: str) -> flo
         raise BadInput(f"{what} (known: {known})", where=option, todo=todo)
     value = number * units[unit]
     if not math.isfinite(value) or value <= 0:
-        raise BadInput(f"a limit must be more than 0, not `{clean(text, 40)}`", where=option, todo=todo)
+        raise BadInput(f"must be more than 0, not `{clean(text, 40)}`", where=option, todo=todo)
     return value

@@ -22,6 +22,7 @@ __all__ = ["Budget", "Profile", "Target", "load_profile", "load_target", "proble
 
 Pin = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
 PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.\d+$")]
+GlibcVersion = Annotated[str, StringConstraints(pattern=r"^2\.\d+$")]
 Pythons = Annotated[tuple[PythonVersion, ...], Field(strict=False, min_length=1)]
 Runtimes = Annotated[tuple[RuntimeName, ...], Field(strict=False, min_length=1)]
 Pins = Annotated[dict[Text, Pin], Field(min_length=1)]
@@ -60,6 +61,9 @@ class Target(Record):
     runtimes: Runtimes = Field(description="what may execute the model there, best first")
     threads: int = figure("threads of the runtime", gt=0, le=1024)
     python: Pythons = figure('Python versions on the device, in quotes: ["3.11"]')
+    glibc: GlibcVersion | None = figure(
+        'glibc of the oldest system there, in quotes: "2.36"; which wheels `--offline` takes', default=None
+    )
     requirements: dict[RuntimeName, Pins] = figures("exact versions to install there, for each runtime")
     opset: int = figure("newest opset that the pinned onnxruntime takes", ge=7)
     ir_version: int = figure("newest ONNX file format that the pinned onnxruntime takes", ge=3)

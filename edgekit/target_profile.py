@@ -55,6 +55,15 @@ class TensorRT(Record):
     workspace_mb: float = Field(gt=0, description="memory that building an engine may take, 10^6 bytes")
 
 
+class Emulation(Record):
+    """How the board is imitated by QEMU."""
+
+    cpu: Text = Field(description="QEMU's name of the core, or of the nearest that has no instruction more")
+    cpuinfo: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$")] = Field(
+        description="what /proc/cpuinfo says on the board: the file docker/cpuinfo-NAME.txt"
+    )
+
+
 class Profile(Record):
     """Numbers of one board: what it is, and what a model may use on it."""
 
@@ -73,6 +82,9 @@ class Profile(Record):
     simd_width: int = figure("channels are kept in multiples of this many", gt=0, le=1024)
     reduce_range: bool = figure("int8 weights must stay within 7 bits: x86 without VNNI saturates")
     tensorrt: TensorRT | None = figure("the TensorRT of the board's system, if it has one", default=None)
+    emulation: Emulation | None = figure(
+        "how the board is imitated on another machine, if it can be", default=None
+    )
     cost_model: dict[RuntimeName, CostModel] = figures(
         "coefficients of the latency prediction of each runtime; one that is left out is not predicted",
         default_factory=dict,

@@ -1,28 +1,30 @@
-"""An arm64 board in a container: its instruction set and its userland, not its speed."""
+"""Emulated boards for tests: one command in a container of its own, with packages that are unpacked once."""
 
 from __future__ import annotations
 
+import compileall
+import contextlib
 import functools
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-DOCKER = Path(__file__).parents[1] / "docker"
-CPUINFO = {"cortex-a53": "rpi3", "cortex-a72": "rpi4", "cortex-a76": "rpi5"}
-EMULATOR_MB = 150  # what QEMU takes itself: its own binary and the translated code
-PLATFORMS = [
-    "manylinux2014_aarch64",
-    *(f"manylinux_2_{glibc}_aarch64" for glibc in range(17, 37)),
-]  # Debian 12: 2.36
+from edgekit.devices.container import open_container
+from edgekit.devices.device import run
+from edgekit.devices.wheels import wheels_for
+from edgekit.emulation.board import folder
+from edgekit.emulation.engine import connect
+from edgekit.emulation.image import made
+
+DOCKER = folder()
+BOARDS = {"cortex-a53": "rpi3", "cortex-a72": "rpi4", "cortex-a76": "rpi5"}
 
 
 def run_in_container(
@@ -45,41 +47,29 @@ def container(
     mounts: Mapping[str, Path] | None = None,
     *,
     cpu: str = "cortex-a72",
-    memory_mb: int = 1024,
     environment: Mapping[str, str] | None = None,
     timeout: float = 280,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command there: no network, nothing to write to but /tmp, no capabilities.
+    """Run a command in a container of its own.
 
     Args:
         command: the program and its arguments.
         requirements: packages on its PYTHONPATH.
-        mounts: folders that it may read, by their place in the container.
-        cpu: what QEMU emulates; /proc/cpuinfo is that of a board with this core.
-        memory_mb: of the board.
+        mounts: folders that it may read, by their place in the container; made such that its user may.
+        cpu: the core; the board is the Raspberry Pi that has it.
         environment: more variables.
-        timeout: seconds after which the container is removed and TimeoutExpired raised.
+        timeout: seconds without a word after which it is given up.
     """
-    name = f"edgekit-{uuid.uuid4().hex[:12]}"
-    limit = f"{memory_mb + EMULATOR_MB}m"
-    variables = {"QEMU_CPU": cpu, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **(environment or {})}
-    bound = {"/proc/cpuinfo": DOCKER / f"cpuinfo-{CPUINFO[cpu]}.txt", **(mounts or {})}
+    up()
+    bound, variables = dict(mounts or {}), {"OMP_NUM_THREADS": "1", **(environment or {})}
+    for path in bound.values():
+        path.chmod(0o755)
     if requirements:
         bound["/site"], variables["PYTHONPATH"] = site(tuple(requirements)), "/site"
-    arguments = [
-        *["docker", "run", "--name", name, "--rm", "--init", "--platform", "linux/arm64"],
-        *["--network", "none", "--read-only", "--tmpfs", "/tmp:size=64m", "--cap-drop", "ALL"],
-        *["--security-opt", "no-new-privileges", "--pids-limit", "128"],
-        *["--user", f"{os.getuid()}:{os.getgid()}", "--memory", limit, "--memory-swap", limit],
-        *[word for pair in variables.items() for word in ("--env", "=".join(pair))],
-        *[word for place, path in bound.items() for word in ("--volume", f"{path.resolve()}:{place}:ro")],
-        *[image(), *command],
-    ]
-    try:
-        return subprocess.run(arguments, capture_output=True, text=True, timeout=timeout, check=False)
-    finally:
-        # The client's end does not end the container, and a crash under QEMU can ignore SIGTERM.
-        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
+    words = ["env", *(f"{name}={value}" for name, value in variables.items()), *command]
+    with contextlib.closing(open_container(BOARDS[cpu], detail=print, mounts=bound)) as device:
+        done = run(device, words, silence=timeout)
+    return subprocess.CompletedProcess(words, done.status, done.stdout.decode(), done.stderr)
 
 
 def requirements_of(bundle: Path) -> list[str]:
@@ -89,41 +79,41 @@ def requirements_of(bundle: Path) -> list[str]:
 
 
 @functools.cache
-def image() -> str:
-    """The name of the arm64 image, which is made where it is not there; with an engine that runs."""
+def up() -> None:
+    """Start the Docker engine and the emulator where they do not run."""
     subprocess.run([DOCKER / "up"], check=True, timeout=120)
-    programs = b"".join(path.read_bytes() for path in sorted(DOCKER.glob("*.py")))
-    tag = f"edgekit/arm64:{hashlib.sha256(programs).hexdigest()[:12]}"
-    if subprocess.run(["docker", "image", "inspect", tag], capture_output=True, check=False).returncode:
-        with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / "image.tar"
-            make = [sys.executable, DOCKER / "mkimage.py", "arm64", "--tag", tag, "-o", made]
-            subprocess.run(make, check=True, timeout=300)
-            subprocess.run(["docker", "load", "-i", made], check=True, capture_output=True, timeout=120)
-    return tag
+
+
+@functools.cache
+def image(packages: tuple[str, ...] = ()) -> str:
+    """The name of the arm64 image, which is made where it is not there; with an engine that runs."""
+    up()
+    with contextlib.closing(connect()) as client:
+        return made(client, print, packages)
 
 
 @functools.cache
 def site(requirements: tuple[str, ...]) -> Path:
-    """A folder with these packages and what they need, as arm64 wheels hold them; in the user's cache."""
+    """A folder with these packages and what they need, as arm64 wheels hold them; in the user's cache.
+
+    Unpacked and compiled once for all tests: under emulation either takes its time.
+    """
     key = hashlib.sha256("\n".join(sorted(requirements)).encode()).hexdigest()[:16]
-    folder = user_cache_path("edgekit") / "arm64" / key
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        wheels, unpacked = Path(scratch) / "wheels", Path(scratch) / "site"
-        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels]
-        fetch += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", "3.11"]
-        fetch += [word for name in PLATFORMS for word in ("--platform", name)]
-        subprocess.run([*fetch, *requirements], check=True, capture_output=True, timeout=600)
-        for wheel in sorted(wheels.glob("*.whl")):
+    target = user_cache_path("edgekit") / "arm64" / f"{key}-{sys.version_info[0]}.{sys.version_info[1]}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pins = dict(requirement.split("==") for requirement in requirements)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        unpacked = Path(scratch) / "site"
+        for wheel in wheels_for(pins, arch="aarch64", python="3.11", glibc="2.36").values():
             _install(wheel, unpacked)
+        compileall.compile_dir(unpacked, quiet=2)  # of use where this Python is a 3.11 too
         try:
-            unpacked.rename(folder)
+            unpacked.rename(target)
         except OSError:  # another process was faster
-            assert folder.is_dir()
-    return folder
+            assert target.is_dir()
+    return target
 
 
 def _install(wheel: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgekit.cost import Cost, Figure, judge, outcome
 from edgekit.ondevice.runner import facts, percentiles
+from edgekit.ondevice.runner import sustained as long_run
 from edgekit.result import BuildResult, Parity, Quality, Rival, Route, Tried
 
 HOSTILE = "<script>alert('x')</script> & \"q\" \x1b[31mred\x07 \u202etfel ünï-日本 " + "very_long_" * 40
@@ -344,6 +345,34 @@ PI4 = {
     "emulated": False,
     "emulated_how": None,
 }
+
+
+def sustained(courses=None, *, seconds=600.0, warm=True, **more):
+    """A record of `run.py --bench --sustained 600` on a board that becomes hot, or tells nothing."""
+    climb = [10.0 + 0.15 * number for number in range(20)]
+    courses = [10.0] * 20 + climb + [13.0] * 80 if courses is None else courses
+    width_ns = round(seconds * 1e9 / len(courses))
+    starts = [width_ns * number + width_ns * run // 30 for number in range(len(courses)) for run in range(30)]
+    samples = [latency + 0.01 * (run % 7) for latency in courses for run in range(30)]
+    windows = {number: (30, latency + 0.06) for number, latency in enumerate(courses)}
+    measured = {"starts_ns": starts, "samples_ms": samples, "windows": windows}
+    states = [
+        {
+            "clock_s": (number + 0.5) * width_ns / 1e9,
+            "temperature_c": 80.0 - 35.0 * 0.95**number if warm else None,
+            "clock_mhz": 18_000.0 / latency if warm else None,
+            "throttled": "0x0" if warm else None,
+            "governor": "ondemand",
+        }
+        for number, latency in enumerate(courses)
+    ]
+    shown = long_run.windows_of(measured, width_ns, states, 0.0)
+    found = long_run.judge(measured, shown, seconds)
+    record = bench(samples=found.pop("samples_ms"), mode="sustained", **more)
+    fell = long_run.clock_fell(shown, found["judged_from_s"])
+    signs = {"throttled": bool(fell) if warm else None, "throttle_signs": [fell] if fell else []}
+    record["protocol"].update(runs=len(samples), seconds=seconds)
+    return {**record, "sustained": {**found, **signs, "windows": shown}}
 
 
 def manifest(budget=BUDGET, **device):

@@ -44,7 +44,8 @@ def test_every_option_in_the_documents_is_one_of_a_command_or_of_the_bundle_s_pr
         command = edgekit.get_command(context, name)
         nested = list(getattr(command, "commands", {}).values())
         known |= {option for one in (command, *nested) for param in one.params for option in param.opts}
-    known |= {"--check", "--bench", "--input"}  # of run.py
+    known |= {"--check", "--bench", "--input", "--serve", "--max-body"}  # of run.py
+    known |= {"--unix-socket", "--data-binary"}  # of curl
     known |= {"--constraint"}  # of pip
     found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", GUIDE + README))
     assert found - known == set()

@@ -169,3 +169,32 @@ def test_a_stream_that_cannot_write_the_mark_still_shows_the_stage():
     )
     assert done.returncode == 0
     assert "outer" in done.stderr
+
+
+def test_a_secret_is_asked_on_the_terminal_in_the_middle_of_a_stage_and_not_shown():
+    ours, theirs = pty.openpty()
+    code = """
+        os.setsid()
+        import fcntl, termios
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        progress = Progress()
+        with progress.stage("connecting") as detail:
+            secret = progress.ask("password of pi@kitchen")
+            detail("connected")
+        print(secret == "geheim")
+    """
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        program(code), stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as child:
+        os.close(theirs)
+        seen = b""
+        while b"password of pi@kitchen: " not in seen and (piece := _read(ours)):
+            seen += piece
+        os.write(ours, b"geheim\n")
+        while piece := _read(ours):
+            seen += piece
+        child.wait(timeout=60)
+    os.close(ours)
+    assert b"True" in seen
+    assert b"geheim" not in seen

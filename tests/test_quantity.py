@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import BadInput
-from edgekit.quantity import parse_drop, parse_latency, parse_megabytes, parse_milliseconds
+from edgekit.quantity import parse_drop, parse_latency, parse_megabytes, parse_milliseconds, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,13 @@ from edgekit.quantity import parse_drop, parse_latency, parse_megabytes, parse_m
 )
 def test_a_duration_is_read_in_milliseconds(text, milliseconds):
     assert parse_milliseconds(text, option="--latency") == pytest.approx(milliseconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("10m", 600), ("10 min", 600), ("1.5h", 5400), ("2M", 120)]
+)
+def test_a_long_duration_is_read_in_seconds(text, seconds):
+    assert parse_seconds(text, option="--sustained") == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +97,7 @@ def test_a_drop_that_limits_nothing_is_refused(text):
 def test_any_text_gives_a_number_above_0_or_one_line_of_refusal(text):
     for parse in (
         parse_milliseconds,
+        parse_seconds,
         parse_megabytes,
         parse_drop,
         lambda t, option: parse_latency(t, option=option)[1],

@@ -169,7 +169,7 @@ def test_an_unknown_key_of_the_profile_is_named_with_its_path(tmp_path):
 
 def test_a_key_near_to_nothing_gets_the_known_keys(tmp_path):
     line = refusal(tmp_path, "extends: rpi4\nzebra: 1\n")
-    assert line.startswith("mine.yaml: zebra: unknown key; known keys: budget, ir_version, local")
+    assert line.startswith("mine.yaml: zebra: unknown key; known keys: budget, glibc, ir_version")
 
 
 def test_a_value_that_is_not_allowed_gets_the_allowed_ones(tmp_path):

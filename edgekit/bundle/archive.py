@@ -9,6 +9,7 @@ import contextlib
 import errno
 import gzip
 import io
+import os
 import tarfile
 import tempfile
 import zlib
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from edgekit.bundle.check import SIGNATURE
 from edgekit.bundle.manifest import FILE, confine, file_name, read_manifest
 from edgekit.errors import BadInput, EdgekitError, OutsideFailure, clean, first_line
 from edgekit.files import written_whole
@@ -29,7 +31,7 @@ PIECE = 1 << 20
 
 
 def write_archive(bundle: Path, path: Path) -> None:
-    """Write the bundle's listed files to `path`, in one folder that has the bundle's name.
+    """Write the bundle's listed files and its signature to `path`, in one folder that has the bundle's name.
 
     Dates, owners and modes are fixed; whatever else lies in the folder stays behind.
 
@@ -38,7 +40,8 @@ def write_archive(bundle: Path, path: Path) -> None:
         OutsideFailure: the file cannot be written.
     """
     manifest = read_manifest(bundle)
-    names = sorted([FILE, *manifest.files])
+    signed = [SIGNATURE] if os.path.lexists(bundle / SIGNATURE) else []
+    names = sorted([FILE, *signed, *manifest.files])
     if path.is_dir():
         raise BadInput("is a folder, and the archive is a file", where=str(path))
     with written_whole(path) as half, half.open("wb") as file, _new_tar(file) as tar:

@@ -11,6 +11,7 @@ from edgekit.errors import BadInput, VerificationFailed
 from edgekit.ondevice.runner import engine as engines
 from edgekit.ondevice.runner.check import wrong_files
 
+SIGNATURE = f"{FILE}.sig"  # beside the manifest; see edgekit.bundle.sign
 ENGINE_FILES = frozenset(f"engine/{name}" for name in (engines.ENGINE, engines.RECORD, engines.TIMING))
 
 
@@ -47,13 +48,13 @@ def check_files(bundle: Path, manifest: Manifest) -> tuple[str, ...]:
 
 
 def unlisted_files(bundle: Path, files: Collection[str]) -> list[str]:
-    """What lies in the folder, links included, beside the manifest and the files that it lists."""
+    """What lies in the folder, links included, beside the manifest, its signature and the listed files."""
     found = []
     for folder, folders, names in os.walk(bundle):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         for name in (*names, *links):
             relative = (Path(folder) / name).relative_to(bundle).as_posix()
-            if relative != FILE and relative not in files:
+            if relative not in (FILE, SIGNATURE) and relative not in files:
                 found.append(relative)
     return sorted(found)
 

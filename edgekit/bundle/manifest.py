@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,9 @@ from pydantic import (
 
 from edgekit.cost import Cost, cost_from_dict
 from edgekit.errors import BadInput, clean, first_line
+
+if TYPE_CHECKING:
+    from edgekit.target import Target
 
 SCHEMA = "edgekit.bundle/1"
 FILE = "manifest.json"
@@ -107,6 +110,8 @@ class DeviceIdentity(Record):
         board: how the name begins that the system gives the board; empty where it gives none.
         python: versions that the requirements exist for.
         local: whether the build machine counted as such a device.
+        clock_mhz: highest clock of its cores; 0 where the bundle does not say.
+        memory_mb: of the board, millions of bytes; 0 where the bundle does not say.
     """
 
     target: Word
@@ -118,6 +123,26 @@ class DeviceIdentity(Record):
     cores: Annotated[int, Field(ge=1, le=100_000)]
     python: Annotated[list[Word], Field(max_length=100)] = []
     local: bool = False
+    clock_mhz: Annotated[float, Field(ge=0)] = 0
+    memory_mb: Annotated[float, Field(ge=0)] = 0
+
+
+def identity_of(target: Target) -> DeviceIdentity:
+    """The device that a target means."""
+    profile = target.profile
+    return DeviceIdentity(
+        target=target.name,
+        profile=profile.name,
+        soc=profile.soc,
+        core=profile.core,
+        board=profile.board,
+        arch=profile.arch,
+        cores=profile.cores,
+        python=list(target.python),
+        local=target.local,
+        clock_mhz=profile.clock_mhz,
+        memory_mb=profile.memory_mb,
+    )
 
 
 class Golden(Record):

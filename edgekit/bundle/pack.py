@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +18,18 @@ from edgekit.artifact import Artifact, RuntimeName
 from edgekit.bundle.golden import GoldenSamples, answer, golden_npz
 from edgekit.bundle.manifest import (
     FILE,
-    DeviceIdentity,
     File,
     Golden,
     Manifest,
     Runtime,
     first_complaint,
+    identity_of,
     write_manifest,
 )
 from edgekit.bundle.place import disk_trouble
 from edgekit.bundle.readme import bundle_readme
 from edgekit.bundle.tensors import check_interface, describe_inputs, describe_outputs, inputs_of
+from edgekit.cache import digest_file
 from edgekit.cost import Cost
 from edgekit.errors import BadInput
 from edgekit.result import Quality, as_json
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from edgekit.target import Target
 
 GOLDEN, README, REQUIREMENTS, RUN = "golden.npz", "README.md", "requirements.txt", "run.py"
+WHEELS = "wheels"
 SESSION = "session_"
 # TensorRT makes its engine on the device, and where it cannot, onnxruntime runs the same file.
 SESSIONS = {"tensorrt": ("tensorrt", "onnxruntime")}
@@ -59,6 +62,7 @@ class Contents:
         cost: on the target.
         here: what was measured on this machine, where this machine is not the target.
         versions: of the libraries that made the artifact.
+        wheels: by file name, what a device without a network installs; pip is among them.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Contents:
     here: Cost = field(default_factory=Cost)
     quality: Quality | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    wheels: Mapping[str, Path] = field(default_factory=dict)
 
 
 def write_bundle(folder: Path, contents: Contents) -> Manifest:
@@ -93,6 +98,9 @@ def write_bundle(folder: Path, contents: Contents) -> Manifest:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        for name, wheel in contents.wheels.items():
+            (folder / WHEELS).mkdir(exist_ok=True)
+            shutil.copyfile(wheel, folder / WHEELS / name)
         (folder / RUN).chmod(0o755)
     return manifest
 
@@ -110,7 +118,7 @@ def _make(contents: Contents) -> tuple[dict[str, bytes], Manifest]:
     except ValidationError as error:
         raise BadInput(first_complaint(error), where="the manifest of the bundle") from error
     files[README] = bundle_readme(manifest).encode()
-    manifest = manifest.model_copy(update={"files": _digests(files)})
+    manifest = manifest.model_copy(update={"files": _listed(files, contents.wheels)})
     return {**files, FILE: write_manifest(manifest)}, manifest
 
 
@@ -142,7 +150,7 @@ def _requirements(target: Target, runtime: RuntimeName) -> str:
 def _manifest(
     contents: Contents, graph: onnx.GraphProto, golden: GoldenSamples, files: Mapping[str, bytes]
 ) -> Manifest:
-    target, profile = contents.target, contents.target.profile
+    target = contents.target
     outputs = {value.name: [arrays[i] for arrays in golden.outputs] for i, value in enumerate(graph.output)}
     artifact = contents.artifact
     runtime = Runtime(
@@ -156,17 +164,7 @@ def _manifest(
         name=contents.name,
         edgekit=__version__,
         runtime=runtime,
-        device=DeviceIdentity(
-            target=target.name,
-            profile=profile.name,
-            soc=profile.soc,
-            core=profile.core,
-            board=profile.board,
-            arch=profile.arch,
-            cores=profile.cores,
-            python=list(target.python),
-            local=target.local,
-        ),
+        device=identity_of(target),
         artifact=artifact.path.name,
         beside=list(artifact.beside),
         inputs=describe_inputs(graph, contents.calls),
@@ -179,7 +177,7 @@ def _manifest(
         versions=dict(contents.versions),
         requirements=target.requirements_for(artifact.runtime),
         golden=Golden(file=GOLDEN, samples=len(golden.calls), min_snr_db=golden.min_snr_db),
-        files=_digests(files),
+        files=_listed(files, contents.wheels),
     )
 
 
@@ -197,8 +195,12 @@ def _plain(cost: Cost) -> dict[str, Any]:
     return dict(cost.as_dict())
 
 
-def _digests(files: Mapping[str, bytes]) -> dict[str, File]:
-    return {
+def _listed(files: Mapping[str, bytes], wheels: Mapping[str, Path]) -> dict[str, File]:
+    """What the manifest says of every file; wheels are large and stay on the disk."""
+    found = {
         name: File(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
-        for name, content in sorted(files.items())
+        for name, content in files.items()
     }
+    for name, wheel in wheels.items():
+        found[f"{WHEELS}/{name}"] = File(sha256=digest_file(wheel), bytes=wheel.stat().st_size)
+    return dict(sorted(found.items()))

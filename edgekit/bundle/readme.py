@@ -23,10 +23,12 @@ from edgekit.errors import count
 
 SOURCES = {
     "manifest.json": "what this bundle is, for programs: everything below, and the SHA-256 of every file",
-    "run.py": "checks, measures, predicts; a program and a Python module",
+    "run.py": "checks, measures, predicts, serves; a program and a Python module",
     "runner/": "the parts of `run.py`",
     "requirements.txt": "the packages that `run.py` needs, exact versions",
 }
+WHEELS = "wheels/"
+INSTALLER = f"{WHEELS}pip-"
 
 
 def bundle_readme(manifest: Manifest) -> str:
@@ -59,9 +61,16 @@ def _install(manifest: Manifest) -> Iterable[str]:
     yield ""
     # TensorRT's bindings come with the board's system, from no package index.
     system = "--system-site-packages " if manifest.runtime.name == "tensorrt" else ""
-    yield f"    python3 -m venv {system}{venv}"
+    installer = next((name for name in manifest.files if name.startswith(INSTALLER)), None)
+    without = "--without-pip " if installer else ""  # Debian has the other way in a package of its own
+    yield f"    python3 -m venv {without}{system}{venv}"
     yield f"    . {venv}/bin/activate"
-    yield "    python -m pip install -r requirements.txt"
+    if installer:
+        yield f"    python {installer}/pip install --no-index --find-links {WHEELS} -r requirements.txt"
+        yield ""
+        yield f"No network is needed: everything is in `{WHEELS}`. With one, pip's index does as well."
+    else:
+        yield "    python -m pip install -r requirements.txt"
     yield ""
 
 
@@ -75,6 +84,7 @@ def _use(manifest: Manifest) -> Iterable[str]:
     yield ""
     yield "    python run.py --check            # files and golden outputs are as they must be"
     yield "    python run.py --bench --quick    # latency and memory on this very device, as JSON"
+    yield "    python run.py --bench --sustained 600    # what is left of it after ten minutes"
     yield f"    python run.py {files}"
     yield ""
     yield f"`--input` takes {given}. As a Python module:"
@@ -83,6 +93,20 @@ def _use(manifest: Manifest) -> Iterable[str]:
     yield "    model = run.load()"
     yield f"    result = model.predict({arrays})"
     yield ""
+    yield "As a service, over HTTP on a Unix socket or on `127.0.0.1:PORT`:"
+    yield ""
+    yield "    python run.py --serve unix:/tmp/model.sock"
+    yield "    curl --unix-socket /tmp/model.sock http://localhost/health"
+    yield f"    curl --unix-socket /tmp/model.sock http://localhost/predict {_curl(names)}"
+    yield ""
+    yield "`/` says what it takes, `/metrics` how it fares. `--help` shows the rest."
+    yield ""
+
+
+def _curl(names: Sequence[str]) -> str:
+    """The options that send a request's arrays as a file."""
+    kind, file = ("npz", "inputs.npz") if len(names) > 1 else ("npy", "input.npy")
+    return f"-H 'Content-Type: application/x-{kind}' --data-binary @{file}"
 
 
 def _tensors(manifest: Manifest) -> Iterable[str]:
@@ -188,6 +212,8 @@ def _files(manifest: Manifest) -> Iterable[str]:
         f"here they must come out to {golden.min_snr_db:g} dB",
         **SOURCES,
     }
+    if any(name.startswith(WHEELS) for name in manifest.files):
+        meaning[WHEELS] = "these packages and all that they need, and pip"
     yield "## Files"
     yield ""
     yield from _table(("file", "what it is"), [(f"`{name}`", what) for name, what in meaning.items()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -18,10 +19,13 @@ from edgekit.errors import BudgetNotMet
 )
 @click.option("--archive", is_flag=True, help="Write the bundle as one reproducible file too, DIR.tar.gz.")
 @click.option(
+    "--offline", is_flag=True, help="Put the device's packages into the bundle, for one without internet."
+)
+@click.option(
     "--recipe", type=FILE, metavar="FILE", help="Replay this recipe (YAML or JSON) instead of searching."
 )
 @click.option("--strict", is_flag=True, help="Succeed only if every limit was measured, none predicted.")
-def build(source: str, strict: bool, **options: Any) -> None:
+def build(source: str, strict: bool, offline: bool, **options: Any) -> None:
     """Compress, convert, verify and package a network for a target.
 
     SOURCE is a task file (task.py), path.py:factory, package.module:factory, a model file (.onnx, .pt2,
@@ -40,7 +44,7 @@ def build(source: str, strict: bool, **options: Any) -> None:
     from edgekit.report.json import build_json
     from edgekit.report.terminal import print_build
 
-    request = request_from(source, options)
+    request = replace(request_from(source, options), offline=offline)
     progress = progress_from(options)
     result = run(request, progress)
     report = result.bundle.with_name(f"{result.bundle.name}.build.html")

@@ -14,9 +14,15 @@ from edgekit.errors import EdgekitError
 COMMANDS = {
     "build": "Compress, convert, verify and package a network for a target",
     "plan": "Show the candidates for a target with their predicted cost; builds nothing",
-    "bench": "Measure a bundle on this machine",
-    "verify": "Check a bundle's digests, schema and golden outputs",
+    "bench": "Measure a bundle, here, on devices over SSH, in emulated containers",
+    "deploy": "Put a bundle into service on a device, list what is there, roll back",
+    "package": "Make a bundle a container image, a Debian package or a Python wheel",
+    "sign": "Sign a bundle with an SSH key",
+    "verify": "Check a bundle: digests, signature, schema, golden outputs",
     "inspect": "Show a bundle or a model: layers, parameters, MACs, activation peak",
+    "probe": "Look at a device: board, processor, clocks, system, Python and runtimes",
+    "emulate": "Make and use emulated boards in containers",
+    "doctor": "Check what edgekit needs on this machine, with the command that mends it",
     "targets": "List, show and validate targets and profiles",
     "completion": "Print the shell completion script",
 }

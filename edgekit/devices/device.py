@@ -82,6 +82,9 @@ class Device(Protocol):
             OutsideFailure: it is not back in that time.
         """
 
+    def trouble(self) -> str | None:
+        """What the device itself did to a program that failed, in a sentence; None where it tells nothing."""
+
     def close(self) -> None:
         """Leave it; raises nothing."""
 

@@ -30,6 +30,9 @@ class Here:
         """There is nothing to connect to."""
         del patience, detail
 
+    def trouble(self) -> None:
+        """See `Device.trouble`."""
+
     def close(self) -> None:
         """There is nothing to leave."""
 

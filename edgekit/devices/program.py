@@ -1,4 +1,4 @@
-"""Run a program of `ondevice/remote/` on a device: its source goes over standard input, nothing is installed."""
+"""Run a program of `ondevice/remote/` on a device: its source goes over standard input, nothing stays."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ KINDS: dict[int, type[EdgekitError]] = {
     kind.exit_status: kind for kind in (BadInput, OutsideFailure, VerificationFailed)
 }
 # The first argument is the length of a JSON list of (name, source); the last of them is the program.
+# Python looks for modules in the working folder first, where anything may lie.
 START = """
-import json, sys, types
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+import json, types
 sources = json.loads(sys.stdin.buffer.read(int(sys.argv.pop(1))).decode())
 for name, source in sources:
     module = sys.modules["edgekit_" + name] = types.ModuleType("edgekit_" + name)
@@ -44,7 +47,7 @@ def opened(
         python: the device's own, of version 3.8 or newer.
         name: of the file; its `main(arguments)` gives the exit status.
         arguments: seen by other users of the device in its list of processes: no secrets.
-        parts: files of `ondevice/` that it needs, `runner/facts`; it finds them as `sys.modules["edgekit_facts"]`.
+        parts: files of `ondevice/` that it needs; `runner/facts` is there as `sys.modules["edgekit_facts"]`.
         silence: seconds without a byte after which the connection counts as lost.
 
     Raises:
@@ -60,7 +63,7 @@ def opened(
         yield process
 
 
-def call(
+def call(  # noqa: PLR0913 - those of `opened`, and two
     device: Device,
     python: str,
     name: str,
@@ -69,12 +72,17 @@ def call(
     given: Iterable[bytes] = (),
     parts: Sequence[str] = (),
     silence: float = SILENCE_SECONDS,
-    detail: Detail = lambda line: None,
+    detail: Detail = lambda _: None,
 ) -> dict[str, Any]:
     """What the program prints as JSON on its last line.
 
     Args:
-        device, python, name, arguments, parts, silence: as for `opened`.
+        device: where; as for `opened`, and so are the next ones.
+        python: the device's own.
+        name: of the file.
+        arguments: of the program.
+        parts: files that it needs.
+        silence: seconds without a byte after which the connection counts as lost.
         given: pieces of its standard input.
         detail: takes each line of its standard error while it runs.
 
@@ -109,8 +117,9 @@ def listen(process: Process, detail: Callable[[str], None]) -> tuple[bytes, str]
             continue
         *lines, rest = (rest + piece[1]).split(b"\n")
         for line in lines:
-            last = line.decode("utf-8", "replace").strip() or last
-            detail(last)
+            if text := line.decode("utf-8", "replace").strip():
+                last = text
+                detail(last)
     last = rest.decode("utf-8", "replace").strip() or last
     return b"".join(printed), last
 

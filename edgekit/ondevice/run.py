@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run the model of an edgekit bundle: predict, check, measure. Needs numpy and the runtime, nothing else.
+"""Run the model of an edgekit bundle: predict, check, measure, serve. Needs numpy and the runtime alone.
 
 As a program: `python run.py --help`. As a module, from any folder:
 
@@ -24,6 +24,7 @@ from typing import Any, Callable, Sequence, TypeVar
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCHEMA = "edgekit.bundle/1"
 BAD_INPUT, RUNTIME_MISSING, CHECK_FAILED = 2, 4, 5
+MOST_SECONDS = 86_400  # a day
 READER_GONE = 141  # what a shell gives for SIGPIPE
 
 T = TypeVar("T")
@@ -268,21 +269,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="run.py", description="Predict with, check or measure this model.")
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="Predict with, check, measure or serve this model."
+    )
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", action="store_true", help="compare files and golden outputs (exit 0 or 5)")
     action.add_argument("--bench", action="store_true", help="measure latency and memory, print JSON")
     action.add_argument("--input", action="append", metavar="FILE", help="predict from a .npy or .npz file")
+    action.add_argument(
+        "--serve", metavar="ADDRESS", help="answer HTTP on unix:/path/of.sock or on 127.0.0.1:PORT"
+    )
     action.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    action.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--quick", action="store_const", const="quick", dest="mode", help="about 10 s")
     length.add_argument("--strict", action="store_const", const="strict", dest="mode", help="10 min or more")
+    length.add_argument(
+        "--sustained", type=_seconds, metavar="SECONDS", help="for so long; says what is left once it is warm"
+    )
+    parser.add_argument(
+        "--max-body", type=_megabytes, metavar="MB", help="largest request that --serve reads"
+    )
     parser.add_argument("--json", action="store_true", help="print the result of --check as JSON")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads that one inference may use")
     parser.add_argument("--bundle", default=HERE, metavar="DIR", help="another bundle's folder")
     options = parser.parse_args(arguments)
     if options.mode and not options.bench:
         parser.error("--quick and --strict are options of --bench")
+    if options.sustained and not options.bench:
+        parser.error("--sustained is an option of --bench")
+    if options.max_body and not options.serve:
+        parser.error("--max-body is an option of --serve")
     if options.json and not options.check:
         parser.error("--json is an option of --check; --bench and --input print JSON by themselves")
     return options
@@ -292,6 +309,20 @@ def _positive(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 1024:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and 1024")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MOST_SECONDS} s")
+    return value
+
+
+def _megabytes(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1024:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1024 MB")
     return value
 
 

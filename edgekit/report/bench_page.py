@@ -9,11 +9,13 @@ from edgekit.cost import Figure
 from edgekit.errors import clean
 from edgekit.report.bench_charts import histogram, timeline
 from edgekit.report.bench_facts import facts_rows, machine_text
+from edgekit.report.bench_sustained import latency_over_time, state_over_time, sustained_line
 from edgekit.report.bench_words import (
     Standing,
     bench_cost,
     elsewhere_lines,
     memory_text,
+    mismatch_lines,
     notes,
     protocol_lines,
     repeat_commands,
@@ -44,6 +46,7 @@ def bench_page(result: Record, manifest: Record) -> str:
         _header(result, manifest),
         banner(standing.word, standing.lead, elsewhere_lines(result, manifest), kind=colour),
         _cards(result, manifest),
+        _sentences("The device is not quite what the profile says", mismatch_lines(result, manifest)),
         _sentences("Warnings: something else shaped the timing", result["warnings"]),
         _budget_section(standing, manifest),
         _charts_section(result),
@@ -105,13 +108,34 @@ def _budget_section(standing: Standing, manifest: Record) -> Markup:
 def _charts_section(result: Record) -> Markup:
     samples, latency = result["samples_ms"], result["latency"]
     marks = {name: latency[f"{name}_ms"] for name in ("p50", "p90", "p99")}
-    drawings = (
-        ("How often each latency came", histogram(samples, marks, label="How often each latency came")),
-        ("Latency from the first run to the last", timeline(samples, label="Latency over the runs")),
-    )
-    parts = [element("figure", element("figcaption", text(title)), drawing) for title, drawing in drawings]
+    title = "How often each latency came"
+    often = _figure(title, histogram(samples, marks, label=title))
+    if result.get("sustained"):
+        return _sustained_section(result["sustained"], often)
+    title = "Latency from the first run to the last"
+    course = _figure(title, timeline(samples, label="Latency over the runs"))
     intro = "A steady run has one narrow hill and a level line; a second hill or a slope has a cause."
-    return section("Every run", element("div", *parts, class_="charts"), intro=intro)
+    return section("Every run", element("div", often, course, class_="charts"), intro=intro)
+
+
+def _sustained_section(sustained: Record, often: Markup) -> Markup:
+    drawings = {
+        "Latency over time": latency_over_time(sustained, label="Latency over time"),
+        "Temperature": state_over_time(sustained, "temperature_c", name="°C", label="Temperature over time"),
+        "Clock": state_over_time(sustained, "clock_mhz", name="MHz", label="Clock over time"),
+    }
+    courses = element("div", *(_figure(title, drawing) for title, drawing in drawings.items() if drawing))
+    line = sustained_line(sustained)
+    meaning = (
+        "In the first picture the line is the median of each window and the band reaches up to its p90; "
+        "the second counts the runs that are judged."
+    )
+    parts = element("div", courses, often, class_="charts")
+    return section("In the long run", parts, intro=f"{line[0].upper()}{line[1:]}. {meaning}")
+
+
+def _figure(title: str, drawing: Markup) -> Markup:
+    return element("figure", element("figcaption", text(title)), drawing)
 
 
 def _repeat_section(result: Record, manifest: Record) -> Markup:

@@ -12,9 +12,11 @@ from rich.text import Text
 
 from edgekit.errors import clean
 from edgekit.report.bench_facts import machine_text, state_text
+from edgekit.report.bench_sustained import sparklines, sustained_line
 from edgekit.report.bench_words import (
     elsewhere_lines,
     memory_text,
+    mismatch_lines,
     notes,
     runs_text,
     show_tail,
@@ -42,9 +44,11 @@ def print_bench(result: Record, manifest: Record, console: Console, *, report: P
     outcome_line(console, standing.word, f"{clean(manifest['name'])}: {standing.lead}")
     for sentence in elsewhere_lines(result, manifest):
         line(console, sentence)
-    warnings(console, result["warnings"])
+    warnings(console, [*mismatch_lines(result, manifest), *result["warnings"]])
     console.print()
     console.print(_figures(result))
+    if result.get("sustained"):
+        _print_sustained(result["sustained"], console)
     if standing.verdicts:
         heading(console, f"Against the budget of {clean(manifest['device']['target'])}")
         kind = str((manifest["quality"] or {}).get("kind", "none"))
@@ -72,6 +76,19 @@ def _figures(result: Record) -> Table:
     for name, figure, more in rows:
         table.add_row(Text(name), Text(figure, style="bold"), Text(clean(more)))
     return table
+
+
+def _print_sustained(sustained: Record, console: Console) -> None:
+    """What became of it over time, in a sentence and in blocks."""
+    heading(console, "In the long run")
+    line(console, sustained_line(sustained))
+    table = Table.grid(padding=(0, 3))
+    table.add_column(min_width=11)
+    for _ in range(2):
+        table.add_column(overflow="fold")
+    for name, blocks, span in sparklines(sustained):
+        table.add_row(Text(name), Text(blocks), Text(span))
+    console.print(table)
 
 
 def _print_machine(result: Record, console: Console) -> None:

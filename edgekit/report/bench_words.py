@@ -15,6 +15,7 @@ from edgekit.report.words import UNKNOWN, listed, show_ms, value_text
 
 Record = Mapping[str, Any]
 
+HERE = "this machine"
 OPTIONS = {"quick": " --quick", "standard": "", "strict": " --strict"}
 
 
@@ -40,15 +41,30 @@ def stand(result: Record, manifest: Record) -> Standing:
     lead = f"measured on {target}: {machine_text(result['facts'])}"
     reason = why_not_the_target(result["facts"], manifest["device"])
     if reason:
-        word = "EMULATED" if result["facts"]["emulated"] else "MEASURED HERE"
+        where = device_name(result)
+        word = "MEASURED HERE" if where == HERE else "MEASURED THERE"
         return Standing(
-            word=word, lead=f"these are the figures of this machine, not of {target}: {reason}{doubt}"
+            word="EMULATED" if result["facts"]["emulated"] else word,
+            lead=f"these are the figures of {where}, not of {target}: {reason}{doubt}",
         )
     verdicts = judge(bench_cost(result, manifest), cost_from_dict(manifest["budget"]))
     if not verdicts:
         return Standing(word="MEASURED", lead=f"{lead}; the bundle names no limit{doubt}")
     word = outcome(verdicts)
     return Standing(word=word, lead=f"{lead}{_binding(verdicts, word)}{doubt}", verdicts=tuple(verdicts))
+
+
+def device_name(result: Record) -> str:
+    """Where it was measured, as the user named the device."""
+    name = result.get("device", {}).get("name", "local")
+    return HERE if name == "local" else clean(name)
+
+
+def mismatch_lines(result: Record, manifest: Record) -> list[str]:
+    """What is unlike the profile on a device that is the target all the same: a lower clock, heat."""
+    if why_not_the_target(result["facts"], manifest["device"]):
+        return []
+    return [clean(sentence) for sentence in result.get("mismatches", ())]
 
 
 def _binding(verdicts: Sequence[Verdict], word: Status) -> str:
@@ -95,7 +111,9 @@ def elsewhere_lines(result: Record, manifest: Record) -> list[str]:
     ]
     target = clean(manifest["device"]["target"])
     lines = [f"predicted for {target} by the build: {listed(predicted)}"] if predicted else []
-    return [*lines, f"to measure on {target}: copy the bundle there and run `python run.py --bench` in it"]
+    command = f"edgekit bench {clean(manifest['name'])} --on ssh://USER@HOST"
+    copy = "copy the bundle there and run `python run.py --bench` in it"
+    return [*lines, f"to measure on {target}: `{command}`, or {copy}"]
 
 
 def notes(result: Record) -> list[str]:
@@ -154,15 +172,30 @@ def protocol_lines(result: Record) -> list[str]:
         "memory: peak resident memory of a process of its own, so that watching it disturbs no timing",
     ]
     kept = len(result["samples_ms"])
+    if result.get("sustained"):
+        return [*lines, *_sustained_lines(result["sustained"], kept)]
     if kept < protocol["runs"]:
         lines.append(f"of the runs, {kept} were kept, chosen at random, in their order")
     return lines
 
 
+def _sustained_lines(sustained: Record, kept: int) -> list[str]:
+    """How the part that is judged was found."""
+    return [
+        f"{clean(sustained['method'])}; the warm-up was short, to begin as cold as can be",
+        f"the percentiles rest on {kept} runs of the judged part; of very many, some were chosen at random",
+    ]
+
+
 def repeat_commands(result: Record, manifest: Record) -> str:
     """What to type to measure again, here and on the device."""
     protocol, asked = result["protocol"], manifest["runtime"]["threads"]
-    option = OPTIONS.get(protocol["mode"], "")
+    option = there = OPTIONS.get(protocol["mode"], "")
+    if result.get("sustained"):
+        there = f" --sustained {result['sustained']['asked_seconds']:g}"
+        option = f"{there}s"
     threads = f" --threads {protocol['threads']}" if protocol["threads"] != asked else ""
     name = shlex.quote(clean(manifest["name"]))
-    return f"edgekit bench {name}{option}{threads}\ncd {name} && python run.py --bench{option}{threads}"
+    where = result.get("device", {}).get("address", "local")
+    on = "" if where == "local" else f" --on {shlex.quote(clean(where))}"
+    return f"edgekit bench {name}{on}{option}{threads}\ncd {name} && python run.py --bench{there}{threads}"

@@ -1,4 +1,8 @@
+import os
 import platform
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +26,17 @@ from bundles import (
 from onnx import TensorProto, helper
 
 import edgekit
+from edgekit.bundle.archive import unpack, write_archive
+from edgekit.bundle.check import check_files
 from edgekit.bundle.golden import CEILING_DB, LEAST_DB
 from edgekit.bundle.manifest import read_manifest
 from edgekit.bundle.pack import write_bundle
 from edgekit.cost import OUTCOMES, Cost, Figure
+from edgekit.devices.wheels import installer_for, wheels_for
 from edgekit.errors import BadInput, EdgekitError, VerificationFailed
 from edgekit.graph.run import open_session, run
 from edgekit.result import Quality
+from edgekit.target import load_target
 
 
 def test_a_bundle_holds_these_files_and_its_manifest_lists_all_but_itself(bundle):
@@ -249,3 +257,52 @@ def test_integer_inputs_are_described_too(tmp_path):
     )
     manifest = read_manifest(packed(tmp_path / "x", model, [{"word": np.asarray([1, 8, 3])}]))
     assert manifest.inputs[0].range == (1.0, 8.0)
+
+
+@pytest.fixture(scope="module")
+def offline_bundle(tmp_path_factory):
+    """A bundle for this machine with its packages in it."""
+    target, version = load_target("x86-cpu"), platform.python_version()
+    pins = target.requirements_for("onnxruntime")
+    wheels = wheels_for(pins, arch="x86_64", python=version, glibc=target.glibc)
+    installer = installer_for(version)
+    folder = tmp_path_factory.mktemp("offline") / "tiny"
+    return packed(folder, target=target, wheels={**wheels, installer.name: installer})
+
+
+def test_wheels_are_listed_with_their_digests_and_checked(offline_bundle, tmp_path):
+    manifest = read_manifest(offline_bundle)
+    names = sorted(path.name for path in (offline_bundle / "wheels").iterdir())
+    assert sorted(f"wheels/{name}" for name in names) == [
+        name for name in manifest.files if "wheels/" in name
+    ]
+    check_files(offline_bundle, manifest)
+    damaged = shutil.copytree(offline_bundle, tmp_path / "tiny")
+    with (damaged / "wheels" / names[0]).open("r+b") as file:
+        file.write(b"x")
+    with pytest.raises(VerificationFailed, match=f"wheels/{names[0]}"):
+        check_files(damaged, manifest)
+
+
+def test_an_archive_carries_the_wheels(offline_bundle, tmp_path):
+    write_archive(offline_bundle, tmp_path / "tiny.tar.gz")
+    assert files_of(unpack(tmp_path / "tiny.tar.gz", tmp_path)) == files_of(offline_bundle)
+
+
+def test_what_the_readme_says_installs_without_a_network_and_the_bundle_runs(offline_bundle, tmp_path):
+    bundle = shutil.copytree(offline_bundle, tmp_path / "tiny")
+    lines = (bundle / "README.md").read_text().splitlines()
+    start = lines.index("## Install")
+    commands = [line.strip() for line in lines[start : lines.index("## Use")] if line.startswith("    ")]
+    assert len(commands) == 3
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    path = f"{Path(sys.executable).parent}:{alone['PATH']}"
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-e", "-c", "\n".join([*commands, "python run.py --check"])],
+        cwd=bundle,
+        env={**alone, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

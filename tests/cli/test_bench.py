@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from bundles import packed, run_edgekit
+from sshd import free_port
 
 from edgekit.bundle.archive import write_archive
 from edgekit.cli.bench import beside
@@ -98,6 +99,31 @@ def test_the_reports_usual_place_is_beside_the_bundle(bundle_name, page):
     assert beside(Path(bundle_name)) == Path(page)
 
 
+def test_each_devices_report_has_its_name_beside_the_bundle():
+    name = "ssh://pi@kitchen.local:2222"
+    assert beside(Path("dist/tiny"), name) == Path("dist/tiny.ssh-pi-kitchen.local-2222.bench.html")
+    assert beside(Path("tiny.tar.gz"), "container:rpi4") == Path("tiny.container-rpi4.bench.html")
+
+
+def test_json_of_several_devices_holds_a_record_or_an_error_for_each(bundle):
+    closed = f"ssh://root@127.0.0.1:{free_port()}"
+    done = run_edgekit("bench", bundle, "--on", "local", "--on", closed, "--quick", "--json")
+    assert done.returncode == 4
+    assert done.stderr == f"error: 1 of 2 devices failed: {closed}\n"
+    found = json.loads(done.stdout)
+    assert found["schema"] == "edgekit.devices/1"
+    here, there = found["devices"]
+    assert (here["name"], here["record"]["schema"]) == ("local", "edgekit.bench/1")
+    assert "error" not in here
+    assert (there["name"], there["address"], there["record"], there["exit_status"]) == (
+        closed,
+        closed,
+        None,
+        4,
+    )
+    assert "refuses connections; start the SSH server there" in there["error"]
+
+
 def test_the_reports_usual_place_is_beside_the_folder_in_which_one_stands(tmp_path, monkeypatch):
     (tmp_path / "tiny" / "deeper").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "tiny")
@@ -113,12 +139,25 @@ def test_the_reports_usual_place_is_beside_the_folder_in_which_one_stands(tmp_pa
         (["--quick", "--threads", "1000"], "1000 threads asked for"),
         (["--threads", "0"], "0 is not in the range"),
         (["--report", "x.json"], "the report is HTML"),
+        (["--quick", "--sustained", "1m"], "exclude one another"),
+        (["--sustained", "10"], "--sustained: `10` has no unit"),
+        (["--count"], "--count: instructions are counted in an emulated container only; add for example"),
+        (["--on", "local", "--on", "container:rpi4", "--report", "x.html"], "the reports of several devices"),
+        (["--on", "pi@board"], "--on: `pi@board` is no device; write local, ssh://pi@raspberrypi.local or"),
+        (["--on", "ssh://pi:secret@board"], "--on: a password in an address"),
+        (["--on", "container:rpi44"], "rpi44"),
+        (["--on", "kitchen"], "--on: there is no device `kitchen`"),
+        (["--on", "all"], "there is no inventory; write `devices:`"),
+        (["--on", "all", "--inventory", "none.yaml"], "none.yaml"),
+        (["--on", "ssh://127.0.0.1:1", "--accept-host-key", "yes"], "--accept-host-key"),
     ],
 )
-def test_bad_options_are_refused(bundle, options, words):
+def test_bad_options_are_refused(bundle, options, words, monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path))
     done = run_edgekit("bench", bundle, *options)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr
     assert words in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [done.stderr.strip()]
 
 
 def test_a_damaged_bundle_is_not_timed(bundle):

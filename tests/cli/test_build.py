@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from edgekit.compress.ways import ways_of
 
+TARGETS = Path(__file__).parents[2] / "targets"
 RPI4 = ("-t", "rpi4", "--runtime", "onnxruntime")  # tests of the choice of a runtime are in test_runtimes.py
 
 
@@ -342,9 +344,9 @@ NO_CALIBRATION = task(
         (write_model, "model.onnx", ("--calibration", "none.npz"), "none.npz: no such file"),
         (write_model, "model.onnx", ("--recipe", "none.yaml"), "none.yaml: cannot be read"),
         (write_model, "model.onnx", ("--target", "rpi44"), "did you mean `rpi4`"),
-        (write_model, "model.onnx", ("--latency", "0ms"), "--latency: a limit must be more than 0"),
-        (write_model, "model.onnx", ("--size", "-1MB"), "--size: a limit must be more than 0"),
-        (write_model, "model.onnx", ("--max-drop", "0%"), "--max-drop: a limit must be more than 0"),
+        (write_model, "model.onnx", ("--latency", "0ms"), "--latency: must be more than 0"),
+        (write_model, "model.onnx", ("--size", "-1MB"), "--size: must be more than 0"),
+        (write_model, "model.onnx", ("--max-drop", "0%"), "--max-drop: must be more than 0"),
         (write_model, "model.onnx", ("--memory", "many"), "--memory: `many` is not a number with a unit"),
         (write_model, "model.onnx", ("-o", "model.onnx"), "model.onnx: is a file"),
         (write_model, "model.onnx", ("-o", "."), "is the folder that you are in"),
@@ -401,3 +403,24 @@ def test_ctrl_c_leaves_nothing_half_written_and_a_rerun_goes_on(tmp_path):
     assert not list((tmp_path / "cache").glob(".partial-*"))
     done = edgekit(*command[3:], cwd=tmp_path, EDGEKIT_CACHE=tmp_path / "cache")
     assert "convert to ONNX from the cache" in done.stderr
+
+
+def test_offline_puts_the_devices_packages_and_pip_into_the_bundle(cache, tmp_path):
+    (tmp_path / "pi.yaml").write_text("extends: rpi4\npython: ['3.11']\n")
+    options = ("-t", "pi.yaml", "--runtime", "onnxruntime", "--offline", "-o", "b")
+    done = edgekit("build", SMALL, *options, cwd=tmp_path, EDGEKIT_CACHE=cache)
+    assert "fetch the device's packages" in done.stderr
+    names = sorted(path.name for path in (tmp_path / "b" / "wheels").iterdir())
+    assert [name for name in names if name.startswith("onnxruntime-1.31.1-cp311-cp311-manylinux")]
+    assert not [name for name in names if "x86_64" in name]
+    assert "--no-index --find-links wheels/" in (tmp_path / "b" / "README.md").read_text()
+    (installer,) = [name for name in names if name.startswith("pip-")]
+    assert f"python wheels/{installer}/pip install" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_a_target_that_does_not_tell_its_glibc_has_no_offline_bundle(cache, tmp_path):
+    board = yaml.safe_load((TARGETS / "rpi4.yaml").read_text())
+    del board["glibc"]
+    (tmp_path / "board.yaml").write_text(yaml.safe_dump(board))
+    said = refusal("build", SMALL, "-t", "board.yaml", "--offline", cwd=tmp_path, EDGEKIT_CACHE=cache)
+    assert said.startswith("board: glibc: is missing, and `--offline` needs it; add it to the target")

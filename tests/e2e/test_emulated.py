@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,31 +15,6 @@ from edgekit.compress.settings import Settings
 from edgekit.compress.ways import ways_of
 from edgekit.signal import snr_db
 
-# Signed dot product of bytes, then return: SDOT V0.4S, V1.16B, V2.16B; RET. A Cortex-A72 lacks the first.
-DOT_PRODUCT = """
-import ctypes, mmap
-page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-page.write(bytes.fromhex("2094824e c0035fd6"))
-ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
-print("ran")
-"""
-FACTS = """
-import json, os, platform, socket
-try:
-    open("/x", "w")
-    writable = True
-except OSError:
-    writable = False
-print(json.dumps({
-    "machine": platform.machine(),
-    "cpuinfo": open("/proc/cpuinfo").read(),
-    "writable": writable,
-    "links": [name for _, name in socket.if_nameindex()],
-    "capabilities": [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")],
-    "first": open("/proc/1/comm").read().strip(),
-}))
-import bz2, ctypes, hashlib, lzma, readline, sqlite3, ssl, uuid
-"""
 PREDICT = """
 import json, sys
 sys.path.insert(0, "/bundle")
@@ -75,29 +49,9 @@ def int8(request, tiny_cnn, tiny_graph, tmp_path_factory):
     return runtime, artifact, folder / "bundle"
 
 
-def test_the_container_is_the_board_and_nothing_more():
-    done = container(["python3", "-c", FACTS])
+def test_python_s_own_libraries_work_there():
+    done = container(["python3", "-c", "import bz2, ctypes, hashlib, lzma, readline, sqlite3, ssl, uuid"])
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
-    assert facts.pop("cpuinfo") == (Path(__file__).parents[2] / "docker" / "cpuinfo-rpi4.txt").read_text()
-    assert facts == {
-        "machine": "aarch64",
-        "writable": False,
-        "links": ["lo"],
-        "capabilities": ["0000000000000000"],
-        "first": "docker-init",
-    }
-
-
-def test_an_instruction_that_the_board_lacks_kills_the_program():
-    on_a72, on_a76 = (container(["python3", "-c", DOT_PRODUCT], cpu=f"cortex-a{core}") for core in (72, 76))
-    assert on_a72.returncode == 132, "SIGILL"
-    assert on_a76.stdout == "ran\n", on_a76.stderr
-
-
-def test_more_memory_than_the_board_has_kills_the_program():
-    done = container(["python3", "-c", "x = bytearray(600_000_000); print(len(x))"], memory_mb=256)
-    assert done.returncode == 137
 
 
 def test_an_int8_bundle_checks_itself_on_the_board(int8):

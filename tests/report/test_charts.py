@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.report.bench_charts import histogram, timeline
+from edgekit.report.bench_sustained import BLOCKS, latency_over_time, spark, state_over_time
 from edgekit.report.charts import Point, budget_bar, ratio_bar, scatter
 from edgekit.report.scale import fit, number_text, ticks
 
@@ -72,6 +73,60 @@ def test_stragglers_are_put_into_the_last_column_and_said():
     assert "p50 1.25 ms" in drawing
     assert "up to 60 ms" in timeline(samples, label="l")
     assert "up to" not in timeline(samples[:500], label="l")
+
+
+WINDOWS = st.lists(
+    st.fixed_dictionaries({"start_s": st.floats(), "p50_ms": ANY, "p90_ms": ANY, "temperature_c": ANY}),
+    max_size=40,
+)
+
+
+@given(WINDOWS, st.floats(), st.booleans())
+def test_a_sustained_run_is_drawn_whatever_its_windows(windows, begin, steady):
+    found = {"windows": windows, "judged_from_s": begin, "steady": steady}
+    assert_inside(latency_over_time(found, label="l"))
+    temperature = state_over_time(found, "temperature_c", name="°C", label="l")
+    if temperature:
+        assert_inside(temperature)
+
+
+def points(drawing, class_):
+    place = re.search(rf'points="([^"]*)" class="{class_}"', drawing)
+    return [tuple(map(float, pair.split(","))) for pair in place.group(1).split()]
+
+
+def test_a_sustained_runs_picture_rises_where_the_latency_does_and_shades_what_is_judged():
+    windows = [
+        {"start_s": 5.0 * number, "p50_ms": latency, "p90_ms": latency + 2, "temperature_c": None}
+        for number, latency in enumerate([10.0] * 60 + [20.0] * 60)
+    ]
+    found = {"windows": windows, "judged_from_s": 300.0, "steady": True}
+    drawing = latency_over_time(found, label="l")
+    trace = points(drawing, "trace")
+    assert len(trace) == 120
+    assert trace[0][1] == trace[59][1] > trace[60][1] == trace[119][1]
+    assert len(points(drawing, "band")) == 240
+    assert "time, min" in drawing
+    shaded = float(re.search(r'<rect x="([\d.]+)"[^>]* class="region"', drawing).group(1))
+    assert shaded == trace[60][0]
+    assert ">steady<" in drawing
+    assert state_over_time(found, "temperature_c", name="°C", label="l") == ""
+    short = {**found, "windows": windows[:20], "judged_from_s": 50.0, "steady": False}
+    assert "time, s" in latency_over_time(short, label="l")
+    assert ">judged, though not steady<" in latency_over_time(short, label="l")
+
+
+def test_blocks_show_the_course_and_do_not_make_mountains_of_noise():
+    assert spark([1.0, 2.0, 3.0]) == "▁▄█" or spark([1.0, 2.0, 3.0]) == "▁▅█"
+    assert set(spark([10.0, 10.01, 10.0, 10.02] * 30)) == {"▁"}
+    assert len(spark([float(number) for number in range(1000)])) == 48
+
+
+@given(st.lists(st.floats(min_value=-1e12, max_value=1e12), min_size=1, max_size=200))
+def test_any_course_becomes_blocks(values):
+    blocks = spark(values)
+    assert len(blocks) == min(48, len(values))
+    assert set(blocks) <= set(BLOCKS)
 
 
 def test_charts_without_data_say_so():

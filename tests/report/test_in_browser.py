@@ -38,6 +38,7 @@ PAGES = {
     "build": lambda: build_page(records.build()),
     "missed": lambda: build_page(records.missed_build()),
     "hostile": lambda: build_page(records.hostile_build()),
+    "sustained": lambda: bench_page(records.sustained(machine=records.PI4), records.manifest()),
     "bench": lambda: bench_page(records.bench(machine=records.PI4, warnings=["busy"]), records.manifest()),
 }
 

@@ -16,6 +16,7 @@ BENCHES = {
     "here": lambda: (records.bench(), records.manifest()),
     "target": lambda: (records.bench(machine=records.PI4, warnings=["busy"]), records.manifest()),
     "short": lambda: (records.bench(samples=records.latencies(50)), records.manifest()),
+    "sustained": lambda: (records.sustained(machine=records.PI4), records.manifest()),
     "one": lambda: (records.bench(samples=[2.5]), records.manifest(budget=records.Cost())),
 }
 PAGES = {
@@ -147,6 +148,18 @@ def test_a_benchmark_on_the_target_is_judged_against_the_budget():
     assert "measured on rpi4: Raspberry Pi 4 Model B Rev 1.4, aarch64, 4 Cortex-A72 cores" in text
     assert "The limits that the bundle was built for, rpi4" in text
     assert "Warnings: something else shaped the timing" in text
+
+
+def test_a_sustained_benchmark_shows_what_became_of_latency_temperature_and_clock():
+    text = read(PAGES["bench sustained"]()).text
+    section = text.partition("In the long run")[2].partition("How it was measured")[0]
+    assert "Steady from 3 min 0 s on; latency p50 there is 1.30 times that of the first minute" in section
+    for title in ("Latency over time", "Temperature", "Clock", "How often each latency came"):
+        assert title in section
+    assert "Latency from the first run to the last" not in text
+    silent = read(bench_page(records.sustained(warm=False), records.manifest())).text
+    assert "Latency over time" in silent
+    assert "Temperature" not in silent
 
 
 def test_a_percentile_that_the_runs_cannot_carry_is_not_given():

@@ -12,22 +12,27 @@ import time
 from typing import Any, Callable, Iterator
 
 SCHEMA = "edgekit.bench/1"
+LAST_THIRD = "the figures are those of its last third"
 
 Say = Callable[[str], None]
 
 
-def benchmark(runner: Any, bundle: str, *, mode: str, threads: int | None, say: Say) -> dict[str, Any]:
+def benchmark(
+    runner: Any, bundle: str, *, mode: str, seconds: float | None, threads: int | None, say: Say
+) -> dict[str, Any]:
     """Measure the bundle by the protocol `mode`; the files and the golden outputs are checked before.
 
     Args:
         runner: the module `run`.
         bundle: its folder.
-        mode: "quick", "standard" or "strict".
+        mode: "quick", "standard", "strict" or "sustained".
+        seconds: that a sustained run lasts; None in the other modes.
         threads: that one inference may use; None means what the bundle asks for.
         say: takes one line of progress.
 
     Returns:
-        The record, schema "edgekit.bench/1"; every figure's key ends in its unit.
+        The record, schema "edgekit.bench/1"; every figure's key ends in its unit. That of a sustained run has
+        the key `sustained` too, and its `latency` and `samples_ms` are those of the steady part.
     """
     manifest = runner.read_manifest(bundle)
     say("checking the files")
@@ -40,10 +45,11 @@ def benchmark(runner: Any, bundle: str, *, mode: str, threads: int | None, say: 
     model, samples, start_up = open_model(runner, bundle, manifest, threads)
     say("comparing the golden outputs")
     lowest_db = runner.compare_golden(bundle, model, samples)
-    timed = time_model(runner, model, [feeds for feeds, _ in samples], mode, say)
-    latency = runner.part("percentiles").summarize(timed["measured"]["samples_ms"])
+    timed = time_model(runner, model, [feeds for feeds, _ in samples], mode, seconds, say)
+    latency = runner.part("percentiles").summarize(timed["judged_ms"])
     facts = runner.part("facts").gather(("numpy", *runner.session(manifest).PACKAGES))
     warnings = find_warnings(runner, timed, latency, model.threads, facts)
+    sustained = timed["sustained"]
     result = {
         "schema": SCHEMA,
         "bundle": describe_bundle(manifest),
@@ -56,9 +62,10 @@ def benchmark(runner: Any, bundle: str, *, mode: str, threads: int | None, say: 
         "snapshots": timed["snapshots"],
         "usage": timed["usage"],
         "warnings": warnings,
-        "notes": find_notes(manifest, model, facts, latency),
+        "notes": [*sustained_notes(sustained), *find_notes(manifest, model, facts, latency)],
         "contaminated": bool(warnings),
-        "samples_ms": timed["measured"]["samples_ms"],
+        **({"sustained": sustained} if sustained else {}),
+        "samples_ms": timed["judged_ms"],
     }
     return {key: rounded(value) for key, value in result.items()}
 
@@ -84,30 +91,61 @@ def open_model(
     return model, samples, {name: value * 1000 for name, value in seconds.items()}
 
 
-def time_model(runner: Any, model: Any, feeds: list[Any], mode: str, say: Say) -> dict[str, Any]:
-    """Warm up and measure, with the state of the machine before, during (not in a quick run) and after."""
-    measure, facts = runner.part("measure"), runner.part("facts")
-    protocol, warm = measure.PROTOCOLS[mode], measure.WARM_UPS[mode]
+def time_model(
+    runner: Any, model: Any, feeds: list[Any], mode: str, seconds: float | None, say: Say
+) -> dict[str, Any]:
+    """Warm up and measure, with the state of the machine before, during (not in a quick run) and after.
 
-    def tick(stage: str, runs: int, seconds: float) -> None:
+    A sustained run starts as cold as it can: it warms up no longer than a quick one.
+    """
+    measure, facts, long_run = (runner.part(name) for name in ("measure", "facts", "sustained"))
+    protocol = measure.PROTOCOLS[mode] if seconds is None else long_run.protocol(seconds)
+    warm = measure.WARM_UPS[mode if seconds is None else "quick"]
+
+    def tick(stage: str, runs: int, taken: float) -> None:
         limits = warm if stage == "warming up" else protocol
-        late = "" if seconds < limits["min_seconds"] else f", {limits['max_seconds']:.0f} s at most"
-        say(f"{stage}: {runs} runs, {seconds:.1f} of {limits['min_seconds']:g} s{late}")
+        late = "" if taken < limits["min_seconds"] else f", {limits['max_seconds']:.0f} s at most"
+        say(f"{stage}: {runs} runs, {taken:.1f} of {limits['min_seconds']:g} s{late}")
 
     warm_up = measure.warm_up(model.run, feeds, warm, tick)
+    width = long_run.window_ns(protocol["min_seconds"], warm_up["seconds"] / warm_up["runs"])
     with watched(None if mode == "quick" else facts.__file__) as seen:
         before, used = facts.snapshot(), facts.usage()
-        start = time.perf_counter()
-        measured = measure.measure(model.run, feeds, protocol, tick)
+        begin, start = time.monotonic(), time.perf_counter()
+        measured = measure.measure(model.run, feeds, protocol, tick, window_ns=width)
         wall = time.perf_counter() - start
         now, after = facts.usage(), facts.snapshot()
     usage = {key: None if used[key] is None else now[key] - used[key] for key in used}
-    return {
+    timed = {
         "warm_up": warm_up,
         "measured": measured,
         "usage": dict(usage, wall_seconds=wall),
         "snapshots": [before, *seen, after],
+        "judged_ms": measured["samples_ms"],
+        "sustained": None,
     }
+    return timed if seconds is None else judge_sustained(runner, timed, seconds, width, begin)
+
+
+def judge_sustained(
+    runner: Any, timed: dict[str, Any], seconds: float, width_ns: int, begin_s: float
+) -> dict[str, Any]:
+    """What `time_model` found, with what a sustained run is about: where it is steady, and why it is slower.
+
+    Of the snapshots those before and after the run are left; the windows hold the others.
+    """
+    long_run, signs = runner.part("sustained"), runner.part("contamination")
+    states = timed["snapshots"]
+    windows = long_run.windows_of(timed["measured"], width_ns, states[1:], begin_s)
+    found = long_run.judge(timed["measured"], windows, seconds)
+    fell = long_run.clock_fell(windows, found["judged_from_s"])
+    reasons = [*([fell] if fell else []), *signs.from_the_firmware(states, signs.HEAT_BITS)]
+    told = any(state["clock_mhz"] or state["throttled"] for state in states)
+    judged = found.pop("samples_ms")
+    sustained = dict(
+        found, throttled=bool(reasons) if told else None, throttle_signs=reasons, windows=windows
+    )
+    return dict(timed, judged_ms=judged, sustained=sustained, snapshots=[states[0], states[-1]])
 
 
 @contextlib.contextmanager
@@ -129,14 +167,33 @@ def find_warnings(
     runner: Any, timed: dict[str, Any], latency: dict[str, Any], threads: int, facts: dict[str, Any]
 ) -> list[str]:
     """What makes the timing doubtful, one sentence each."""
+    sustained = timed["sustained"]
     warnings: list[str] = runner.part("contamination").find(
-        timed["snapshots"], timed["usage"], latency, threads=threads, cores=facts["cores"]
+        timed["snapshots"],
+        timed["usage"],
+        latency,
+        threads=threads,
+        cores=facts["cores"],
+        sustained=sustained is not None,
     )
-    if not timed["warm_up"]["steady"]:
+    if sustained and not sustained["steady"]:
+        seconds = timed["measured"]["seconds"]
+        warnings.append(f"the latency did not become steady in {seconds:.0f} s: {LAST_THIRD}")
+    if not sustained and not timed["warm_up"]["steady"]:
         warnings.append(
             f"the time of a call had not settled after {timed['warm_up']['seconds']:.0f} s of warm-up"
         )
     return warnings
+
+
+def sustained_notes(sustained: dict[str, Any] | None) -> list[str]:
+    """Which part of a sustained run its figures are of."""
+    if sustained is None:
+        return []
+    if not sustained["steady"]:
+        return [f"the latency never became steady: {LAST_THIRD}"]
+    start = sustained["judged_from_s"]
+    return [f"the figures are those of the steady part, from {start:.0f} s to the end of the run"]
 
 
 def find_notes(

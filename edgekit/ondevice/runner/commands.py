@@ -16,10 +16,14 @@ def run(options: Any, bundle: str, runner: Any) -> int:
     """Do what the options ask; returns the exit status."""
     if options.memory:
         return memory(options, bundle, runner)
+    if options.count:
+        return count(bundle, runner)
     if options.check:
         return check(options, bundle, runner)
     if options.bench:
         return bench(options, bundle, runner)
+    if options.serve:
+        return int(runner.part("serve").serve(runner, bundle, options))
     return predict(options, bundle, runner)
 
 
@@ -29,18 +33,23 @@ def memory(options: Any, bundle: str, runner: Any) -> int:
     One golden sample at a time is held, so that the others do not count.
     """
     facts = runner.part("facts")
+    watch = runner.part("guest_memory").Watch(facts)
     manifest = runner.read_manifest(bundle)
     runner.with_runtime(bundle, runner.session(manifest).version)
     runner.read_golden(bundle, manifest, [0])
     before = facts.rss_mb()
+    watch.read()
     model = runner.load(bundle, options.threads)
+    watch.read()
     start = time.perf_counter()
     for number in range(max(MEMORY_RUNS, manifest["golden"]["samples"])):
         feeds = runner.read_golden(bundle, manifest, [number % manifest["golden"]["samples"]])[0][0]
         runner.with_runtime(bundle, lambda feeds=feeds: model.run(feeds))
+        watch.read()
         if time.perf_counter() - start > MEMORY_SECONDS:
             break
-    print(json.dumps({"before_load_rss_mb": before, "peak_rss_mb": facts.peak_rss_mb()}))
+    plain = {"before_load_rss_mb": before, "peak_rss_mb": facts.peak_rss_mb()}
+    print(json.dumps({**plain, **watch.figures()}))
     return 0
 
 
@@ -72,11 +81,26 @@ def bench(options: Any, bundle: str, runner: Any) -> int:
         print(text, file=sys.stderr, flush=True)
 
     result = runner.part("benchmark").benchmark(
-        runner, bundle, mode=options.mode or "standard", threads=options.threads, say=say
+        runner,
+        bundle,
+        mode="sustained" if options.sustained else options.mode or "standard",
+        seconds=options.sustained,
+        threads=options.threads,
+        say=say,
     )
     samples = result.pop("samples_ms")
     # The samples on one line, all else to be read.
     print(json.dumps(result, indent=2)[:-2] + f',\n  "samples_ms": {json.dumps(samples)}\n}}')
+    return 0
+
+
+def count(bundle: str, runner: Any) -> int:
+    """Run the model for an emulator that counts; prints as JSON what was run."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    print(json.dumps(runner.part("counting").count(runner, bundle, say)))
     return 0
 
 

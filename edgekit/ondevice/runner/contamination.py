@@ -22,6 +22,8 @@ THROTTLE_BITS = {
     18: "throttling has occurred",
     19: "the temperature limit was reached",
 }
+POWER_BITS = (0, 16)
+HEAT_BITS = (1, 2, 3, 17, 18, 19)
 
 
 def find(
@@ -31,6 +33,7 @@ def find(
     *,
     threads: int,
     cores: int,
+    sustained: bool = False,
 ) -> list[str]:
     """What makes this run doubtful, one sentence each; empty for a clean run.
 
@@ -41,11 +44,12 @@ def find(
         latency: `p50_ms` and `p90_ms` (which may be None).
         threads: that one inference may use.
         cores: of the machine.
+        sustained: the run asks what the machine gives once it is warm: a lower clock is then its answer.
     """
     found = _from_others(snapshots[0], snapshots[-1], usage, free=max(0, cores - threads), cores=cores)
     found += _from_the_scheduler(usage)
-    found += _from_the_clock(snapshots)
-    found += _from_the_firmware(snapshots)
+    found += [] if sustained else _from_the_clock(snapshots)
+    found += from_the_firmware(snapshots, POWER_BITS if sustained else tuple(THROTTLE_BITS))
     p50, p90 = latency["p50_ms"], latency["p90_ms"]
     if p90 is not None and p90 > MOST_P90_OVER_P50 * p50:
         found.append(f"the times are scattered: p90 is {p90 / p50:.2f} times p50")
@@ -93,7 +97,8 @@ def _from_the_clock(snapshots: Sequence[Snapshot]) -> list[str]:
     return [f"the clock fell from {clocks[0]:.0f} to {min(clocks):.0f} MHz during the run"]
 
 
-def _from_the_firmware(snapshots: Sequence[Snapshot]) -> list[str]:
+def from_the_firmware(snapshots: Sequence[Snapshot], wanted: Sequence[int]) -> list[str]:
+    """The bits among `wanted` that the firmware of a Raspberry Pi set during the run, in one sentence."""
     bits = [int(snapshot["throttled"], 16) for snapshot in snapshots if snapshot["throttled"]]
     if not bits:
         return []
@@ -101,5 +106,5 @@ def _from_the_firmware(snapshots: Sequence[Snapshot]) -> list[str]:
     seen = 0
     for value in bits:
         seen |= (value & 0xF) | (value & ~bits[0])
-    words = [text for bit, text in THROTTLE_BITS.items() if seen >> bit & 1]
+    words = [text for bit, text in THROTTLE_BITS.items() if bit in wanted and seen >> bit & 1]
     return ["the firmware reports: " + ", ".join(words)] if words else []

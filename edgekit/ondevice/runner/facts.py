@@ -14,11 +14,15 @@ import re
 import select
 import subprocess
 import sys
+import time
 from typing import Any, Sequence
 
-# MIDR part numbers (implementer, part) of the cores that small boards have.
+# MIDR part numbers (implementer, part) of the cores that boards and phones have: the kernel's cputype.h.
 CORES = {
+    ("0x41", "0xb76"): "ARM1176",
     ("0x41", "0xc07"): "Cortex-A7",
+    ("0x41", "0xc08"): "Cortex-A8",
+    ("0x41", "0xc09"): "Cortex-A9",
     ("0x41", "0xc0f"): "Cortex-A15",
     ("0x41", "0xd03"): "Cortex-A53",
     ("0x41", "0xd04"): "Cortex-A35",
@@ -33,6 +37,14 @@ CORES = {
     ("0x41", "0xd40"): "Neoverse-V1",
     ("0x41", "0xd41"): "Cortex-A78",
     ("0x41", "0xd42"): "Cortex-A78AE",
+    ("0x41", "0xd44"): "Cortex-X1",
+    ("0x41", "0xd46"): "Cortex-A510",
+    ("0x41", "0xd47"): "Cortex-A710",
+    ("0x41", "0xd49"): "Neoverse-N2",
+    ("0x41", "0xd4d"): "Cortex-A715",
+    ("0x41", "0xd4f"): "Neoverse-V2",
+    ("0x41", "0xd80"): "Cortex-A520",
+    ("0x41", "0xd81"): "Cortex-A720",
     ("0x4e", "0x004"): "Carmel",
 }
 STABLE = ("board", "arch", "cpu_model", "cpu_part", "cpu_flags", "cores", "max_clock_mhz")
@@ -48,13 +60,17 @@ def gather(packages: Sequence[str] = ("numpy", "onnxruntime")) -> dict[str, Any]
     cpuinfo = read("/proc/cpuinfo") or ""
     how_emulated = emulation(platform.machine(), cpuinfo, _own_program(), dict(os.environ))
     facts: dict[str, Any] = {
-        "board": _board(),
+        "board": _board(cpuinfo),
+        "revision": _revision(cpuinfo),
         "arch": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "memory_total_mb": _memory_total_mb(),
         "governor": read(CPU_FOLDER + "/cpu0/cpufreq/scaling_governor"),
+        "min_clock_mhz": min(_clocks_mhz("cpuinfo_min_freq"), default=None),
         "max_clock_mhz": _highest_mhz("cpuinfo_max_freq"),
+        "clock_limit_mhz": _highest_mhz("scaling_max_freq"),
+        "power_mode": _power_mode(),
         "system": platform.system(),
         "kernel": platform.release(),
         "os": _os_name(),
@@ -64,6 +80,7 @@ def gather(packages: Sequence[str] = ("numpy", "onnxruntime")) -> dict[str, Any]
         "packages": {name: _package_version(name) for name in packages},
         "emulated": how_emulated is not None,
         "emulated_how": how_emulated,
+        "cpu_parts": cpu_parts(cpuinfo),
     }
     facts.update(describe_cpu(cpuinfo))
     facts["virtual_machine"] = "hypervisor" in facts["cpu_flags"]
@@ -96,6 +113,25 @@ def describe_cpu(cpuinfo: str) -> dict[str, Any]:
         "core": core,
         "cpu_flags": sorted(set(flags.split())),
     }
+
+
+def cpu_parts(cpuinfo: str) -> list[dict[str, Any]]:
+    """Every kind of Arm core, in the order of /proc/cpuinfo: its `part`, trade name as `core`, and `count`.
+
+    Chips with cores of several kinds list the small ones first.
+    """
+    counts: dict[tuple[str, str], int] = {}
+    implementer = ""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "CPU implementer":
+            implementer = value.strip()
+        elif key.strip() == "CPU part":
+            kind = (implementer, value.strip())
+            counts[kind] = counts.get(kind, 0) + 1
+    return [
+        {"part": "/".join(kind), "core": CORES.get(kind), "count": count} for kind, count in counts.items()
+    ]
 
 
 def emulation(arch: str, cpuinfo: str, program: str | None, environment: dict[str, str]) -> str | None:
@@ -131,14 +167,16 @@ def _own_program() -> str | None:
 def snapshot() -> dict[str, Any]:
     """How the machine is doing now; what the system does not tell is None.
 
-    `cpu_seconds` are the seconds that all cores together were `busy`, and `stolen` by a hypervisor, since
-    the machine started.
+    `clock_s` is the reading of the clock that never goes back, the same for all processes. `cpu_seconds` are
+    the seconds that all cores together were `busy`, and `stolen` by a hypervisor, since the machine started.
     """
     return {
+        "clock_s": time.monotonic(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "clock_mhz": _highest_mhz("scaling_cur_freq"),
         "temperature_c": _temperature_c(),
         "throttled": _throttled(),
+        "governor": read(CPU_FOLDER + "/cpu0/cpufreq/scaling_governor"),
         "cpu_seconds": _cpu_seconds(),
     }
 
@@ -192,12 +230,53 @@ def read(path: str) -> str | None:
         return None
 
 
-def _board() -> str | None:
+def said_by(command: Sequence[str], seconds: float = 5.0) -> str | None:
+    """What a program prints; None when there is none, or it fails, or takes longer than `seconds`."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+
+def _board(cpuinfo: str) -> str | None:
     model = read("/proc/device-tree/model") or read("/sys/firmware/devicetree/base/model")
+    # Kernels for Arm boards say it here too; in a container, /sys shows the machine around it.
+    model = model or _field(cpuinfo, "Model")
     if model:
         return model
     names = [read("/sys/class/dmi/id/" + name) for name in ("sys_vendor", "product_name")]
     return " ".join(name for name in names if name) or None
+
+
+def _revision(cpuinfo: str) -> str | None:
+    """The revision code of a Raspberry Pi, "c03115"."""
+    code = _field(cpuinfo, "Revision")
+    if code is None:
+        try:
+            with open("/proc/device-tree/system/linux,revision", "rb") as file:
+                code = file.read(4).hex().lstrip("0")
+        except OSError:
+            return None
+    return code.lower() if code.strip("0") else None
+
+
+def _field(cpuinfo: str, name: str) -> str | None:
+    match = re.search(rf"^{name}[ \t]*:[ \t]*(\S.*?)[ \t]*$", cpuinfo, re.MULTILINE)
+    return match.group(1) if match else None
+
+
+def _power_mode() -> str | None:
+    """The power mode of a Jetson, "MAXN"; None elsewhere."""
+    match = re.search(r"NV Power Mode: *(\S+)", said_by(["nvpmodel", "-q"]) or "")
+    return match.group(1) if match else None
 
 
 def _os_name() -> str | None:
@@ -211,9 +290,12 @@ def _memory_total_mb() -> float | None:
 
 
 def _highest_mhz(name: str) -> float | None:
+    return max(_clocks_mhz(name), default=None)
+
+
+def _clocks_mhz(name: str) -> list[float]:
     values = [read(path) for path in glob.glob(CPU_FOLDER + "/cpu[0-9]*/cpufreq/" + name)]
-    clocks = [int(value) / 1000 for value in values if value and value.isdigit()]
-    return max(clocks) if clocks else None
+    return [int(value) / 1000 for value in values if value and value.isdigit()]
 
 
 def _temperature_c() -> float | None:
@@ -233,15 +315,8 @@ def _throttled() -> str | None:
     value = read("/sys/devices/platform/soc/soc:firmware/get_throttled")
     if value:
         return "0x" + value.lower().replace("0x", "")
-    try:
-        command = ["vcgencmd", "get_throttled"]
-        said = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(rb"throttled=(0x[0-9a-fA-F]+)", said.stdout)
-    return match.group(1).decode().lower() if match else None
+    match = re.search(r"throttled=(0x[0-9a-fA-F]+)", said_by(["vcgencmd", "get_throttled"]) or "")
+    return match.group(1).lower() if match else None
 
 
 def _cpu_seconds() -> dict[str, float] | None:

@@ -73,52 +73,73 @@ def is_steady(recent: Sequence[int] | collections.deque[int], change: float) -> 
     return abs(newer - older) < change * older
 
 
-def measure(call: Call, feeds: Sequence[Any], protocol: dict[str, float], tick: Tick) -> dict[str, Any]:
+def measure(
+    call: Call, feeds: Sequence[Any], protocol: dict[str, float], tick: Tick, *, window_ns: int = 10**15
+) -> dict[str, Any]:
     """Time calls, with the inputs in turn, for as long as `protocol` asks.
 
     Memory is bounded: of more than 65,536 runs a uniformly random subset of that size is kept (reservoir
-    sampling, Vitter's algorithm R), in the order of the runs.
+    sampling, Vitter's algorithm R), in the order of the runs. What is kept of any part of the run is then a
+    uniformly random subset of that part.
+
+    Args:
+        call: what is timed.
+        feeds: its inputs.
+        protocol: how long, see `is_done`.
+        tick: told of the progress twice a second.
+        window_ns: length of the windows that runs are counted in, nanoseconds.
 
     Returns:
-        `runs`, `seconds`, `max_of_all_runs_ms` and the kept `samples_ms`.
+        `runs`, `seconds`, `max_of_all_runs_ms`, the kept `samples_ms` with `starts_ns` (when each started, in
+        nanoseconds from the first), and `windows`: window number -> (all the runs that started in it, the
+        slowest of them in milliseconds).
     """
     kept = array.array("q")
-    index = array.array("q")
+    starts = array.array("q")
     choose = random.Random(0)  # noqa: S311 - which samples are kept is no secret
-    slowest = 0
+    windows: dict[int, tuple[int, int]] = {}
     begin = last_tick = time.perf_counter()
+    begin_ns = time.perf_counter_ns()
     for runs, feed in enumerate(itertools.cycle(feeds), start=1):
         start = time.perf_counter_ns()
         call(feed)
         taken = time.perf_counter_ns() - start
-        slowest = max(slowest, taken)
-        _keep(kept, index, runs, taken, choose)
+        number = (start - begin_ns) // window_ns
+        count, slowest = windows.get(number, (0, 0))
+        windows[number] = (count + 1, max(slowest, taken))
+        _keep(kept, starts, runs, (start - begin_ns, taken), choose)
         now = time.perf_counter()
         if now - last_tick >= TICK_SECONDS:
             tick("measuring", runs, now - begin)
             last_tick = now
         if is_done(runs, now - begin, protocol):
-            order = sorted(range(len(kept)), key=index.__getitem__)
-            return {
-                "runs": runs,
-                "seconds": round(now - begin, 3),
-                "max_of_all_runs_ms": slowest / 1e6,
-                "samples_ms": [round(kept[place] / 1e6, 6) for place in order],
-            }
+            return {"runs": runs, "seconds": round(now - begin, 3), **_kept(kept, starts, windows)}
     raise ValueError("no inputs to measure with")
 
 
 def _keep(
-    kept: array.array[int], index: array.array[int], runs: int, taken: int, choose: random.Random
+    kept: array.array[int], starts: array.array[int], runs: int, run: tuple[int, int], choose: random.Random
 ) -> None:
+    start, taken = run
     if runs <= MOST_SAMPLES:
         kept.append(taken)
-        index.append(runs)
+        starts.append(start)
         return
     place = choose.randrange(runs)
     if place < MOST_SAMPLES:
         kept[place] = taken
-        index[place] = runs
+        starts[place] = start
+
+
+def _kept(kept: Sequence[int], starts: Sequence[int], windows: dict[int, tuple[int, int]]) -> dict[str, Any]:
+    """What was kept, in the order of the runs; nanoseconds become seconds and milliseconds."""
+    order: list[int] = sorted(range(len(kept)), key=starts.__getitem__)
+    return {
+        "max_of_all_runs_ms": max(slowest for _, slowest in windows.values()) / 1e6,
+        "samples_ms": [round(kept[place] / 1e6, 6) for place in order],
+        "starts_ns": [starts[place] for place in order],
+        "windows": {number: (count, slowest / 1e6) for number, (count, slowest) in windows.items()},
+    }
 
 
 def is_done(runs: int, seconds: float, protocol: dict[str, float]) -> bool:
