@@ -127,7 +127,7 @@ class Factorize(BaseModel):
             for name in heavy
             if name not in ends | shared
             and is_decomposable(network.get_submodule(name))
-            and min(network.get_submodule(name).weight.shape[:2]) >= self.skip_small  # type: ignore[union-attr, index]
+            and min(network.get_submodule(name).weight.shape[:2]) >= self.skip_small  # type: ignore[index]
         ]
 
     def _methods(self, layer: Any) -> list[Method]:

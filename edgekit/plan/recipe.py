@@ -53,6 +53,13 @@ class Recipe(BaseModel):
                 "steps on the network (factorize, prune, distill, ...) come before steps on the graph "
                 "(half, quantize)"
             )
+        words = [step.step for step in self.steps]
+        if "sparsify" in words and {"distill", "finetune", "prune", "depth"} & set(
+            words[words.index("sparsify") :]
+        ):
+            raise ValueError(
+                "`sparsify` comes after the steps that train or remove: they would fill its zeros"
+            )
         if sum(step.level == "graph" for step in self.steps) > 1:
             raise ValueError("`half` and `quantize` exclude one another, and each comes once")
         return self

@@ -28,6 +28,7 @@ from edgekit.report.build_sections import (
 )
 from edgekit.report.markup import Markup, bullets, element, page, said, section, table, text
 from edgekit.report.sentences import basis, headline, here_lines, next_commands, subject
+from edgekit.report.steps_section import steps_section
 from edgekit.report.words import (
     HOW,
     beside_float,
@@ -58,6 +59,7 @@ def build_page(result: BuildResult) -> str:
         limits_section(result),
         runtimes_section(result),
         candidates_section(result),
+        steps_section(tried),
         routes_section(result),
         parity_section(result),
         _recipe_section(result, tried),

@@ -66,14 +66,19 @@ def changes_table(changes: Sequence[Change]) -> Table:
     for head in ("parameters", "M MACs", "error"):
         table.add_column(head, justify="right", overflow="fold")
     for change in changes:
-        table.add_row(
-            Text(clean(change.layer)),
-            Text(clean(change.what)),
-            Text(_pair("parameters", change.params)),
-            Text(_pair("M MACs", change.macs)),
-            Text("-" if change.error is None else _percent(change.error)),
-        )
+        table.add_row(*map(Text, change_cells(change)))
     return table
+
+
+def change_cells(change: Change) -> tuple[str, str, str, str, str]:
+    """One layer: its name, what it is now, parameters, MACs, the error of its outputs."""
+    return (
+        clean(change.layer),
+        clean(change.what),
+        _pair("parameters", change.params),
+        _pair("M MACs", change.macs),
+        "-" if change.error is None else _percent(change.error),
+    )
 
 
 def _pair(what: str, pair: Pair) -> str:

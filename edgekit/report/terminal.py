@@ -14,6 +14,7 @@ from edgekit.cost import Cost
 from edgekit.errors import clean, count
 from edgekit.report.lines import bullets, heading, line, lines_to_copy, outcome_line, places, warnings
 from edgekit.report.sentences import basis, headline, here_lines, next_commands, standing, subject
+from edgekit.report.steps_terminal import print_steps
 from edgekit.report.terminal_tables import (
     WIDE,
     candidates_table,
@@ -38,6 +39,7 @@ def print_build(result: BuildResult, console: Console, *, report: Path | None = 
     _print_limits(result, console)
     _print_runtimes(result.runtimes, result.budget, console)
     _print_candidates(result, console)
+    print_steps(subject(result).steps, console)
     _print_routes(result, console)
     _print_relax(result, console)
     warnings(console, result.notes, "note")

@@ -7,7 +7,7 @@ from steps import by_way, context_of, convert_graph
 from torch import nn
 
 from edgekit.compress.half import Half
-from edgekit.compress.prune import count_macs
+from edgekit.compress.totals import total_work
 from edgekit.graph.layers import describe
 from edgekit.runtimes.float_graph import float_graph
 
@@ -27,7 +27,7 @@ def described(network, example, change=lambda model, _task: model):
 def test_the_work_is_what_torch_counts(kind):
     network, example = CASES[kind]
     found = described(network, example)
-    assert found.macs == count_macs(network.eval(), (torch.from_numpy(example),))
+    assert found.macs == total_work(network.eval(), {"x": example})
     folded = sum(
         p.numel() for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) for p in m.parameters()
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.compress.low_rank.layer import Piece
+from edgekit.compress.low_rank.layer import Piece, window
 
 SWEEPS = 25
 SEED = 0
@@ -25,23 +25,11 @@ def cp_pieces(layer: Any, rank: int) -> list[Piece]:
     factors[0] = factors[0] * scales
     _balance(factors)
     outputs, inputs, rows, columns = (torch.from_numpy(factor).to(layer.weight.dtype) for factor in factors)
-    stride, padding, dilation = layer.stride, layer.padding, layer.dilation
+    place = window(layer)
     return [
         Piece(weight=inputs.T[:, :, None, None]),
-        Piece(
-            weight=rows.T[:, None, :, None],
-            stride=(stride[0], 1),
-            padding=(padding[0], 0),
-            dilation=(dilation[0], 1),
-            groups=rank,
-        ),
-        Piece(
-            weight=columns.T[:, None, None, :],
-            stride=(1, stride[1]),
-            padding=(0, padding[1]),
-            dilation=(1, dilation[1]),
-            groups=rank,
-        ),
+        Piece(weight=rows.T[:, None, :, None], window=place.vertical, groups=rank),
+        Piece(weight=columns.T[:, None, None, :], window=place.horizontal, groups=rank),
         Piece(weight=outputs[:, :, None, None]),
     ]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.compress.low_rank.layer import Piece, chain, window
+from edgekit.compress.low_rank.layer import Piece, Window, chain, window
 from edgekit.compress.low_rank.matrix import split
 from edgekit.compress.low_rank.tucker import tucker_factors
 
@@ -66,7 +66,7 @@ def hierarchical_module(
 
     pieces = [
         Piece(weight=tensor(right.T)[:, :, None, None]),
-        *(Piece(weight=tensor(piece), **place) for piece, place in middle),
+        *(Piece(weight=tensor(piece), window=place) for piece, place in middle),
         Piece(weight=tensor(left)[:, :, None, None]),
     ]
     main = chain(pieces, layer)
@@ -76,7 +76,7 @@ def hierarchical_module(
     found = split((weight - reached).reshape(len(weight), -1))
     out, inner = found.factors(ranks[3])
     branch = torch.nn.Sequential(
-        Piece(weight=tensor(inner).reshape(ranks[3], *weight.shape[1:]), **window(layer)).module(None),
+        Piece(weight=tensor(inner).reshape(ranks[3], *weight.shape[1:]), window=window(layer)).module(None),
         Piece(weight=tensor(out)[:, :, None, None]).module(None),
     )
     from edgekit.compress.low_rank.levels import Levels
@@ -86,7 +86,7 @@ def hierarchical_module(
 
 def _core_pieces(
     layer: Any, core: np.ndarray, rank: int | None
-) -> tuple[list[tuple[np.ndarray, dict[str, tuple[int, int]]]], np.ndarray]:
+) -> tuple[list[tuple[np.ndarray, Window]], np.ndarray]:
     """The core's convolutions with their windows, and the core that these compute."""
     if rank is None:
         return [(core, window(layer))], core
@@ -95,11 +95,9 @@ def _core_pieces(
     rows, columns = found.factors(rank)
     vertical = columns.reshape(rank, inner, height, 1)
     horizontal = rows.reshape(out, width, rank).transpose(0, 2, 1)[:, :, None, :]
-    stride, padding, dilation = layer.stride, layer.padding, layer.dilation
-    first = {"stride": (stride[0], 1), "padding": (padding[0], 0), "dilation": (dilation[0], 1)}
-    second = {"stride": (1, stride[1]), "padding": (0, padding[1]), "dilation": (1, dilation[1])}
     seen = (rows @ columns).reshape(out, width, inner, height).transpose(0, 2, 3, 1)
-    return [(vertical, first), (horizontal, second)], seen
+    place = window(layer)
+    return [(vertical, place.vertical), (horizontal, place.horizontal)], seen
 
 
 def overlap(network: torch.nn.Module) -> Iterator[torch.Tensor]:

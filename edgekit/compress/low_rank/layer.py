@@ -10,19 +10,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Window:
+    """How a convolution moves over places, (vertical, horizontal)."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def vertical(self) -> Window:
+        """The same for a convolution of one column."""
+        return Window(
+            stride=(self.stride[0], 1), padding=(self.padding[0], 0), dilation=(self.dilation[0], 1)
+        )
+
+    @property
+    def horizontal(self) -> Window:
+        """The same for a convolution of one row."""
+        return Window(
+            stride=(1, self.stride[1]), padding=(0, self.padding[1]), dilation=(1, self.dilation[1])
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Piece:
     """One of the layers that take a layer's place: a convolution without groups, or a linear layer.
 
     Attributes:
         weight: as torch holds it, (out, in) of a linear layer, (out, in, height, width) of a convolution.
-        stride, padding, dilation: of a convolution, (vertical, horizontal).
+        window: of a convolution.
         groups: of a convolution.
     """
 
     weight: torch.Tensor
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    window: Window = Window()
     groups: int = 1
 
     def module(self, bias: torch.Tensor | None) -> torch.nn.Module:
@@ -38,9 +59,9 @@ class Piece:
                 inner * self.groups,
                 out,
                 (weight.shape[2], weight.shape[3]),
-                stride=self.stride,
-                padding=self.padding,
-                dilation=self.dilation,
+                stride=self.window.stride,
+                padding=self.window.padding,
+                dilation=self.window.dilation,
                 groups=self.groups,
                 bias=bias is not None,
                 dtype=weight.dtype,
@@ -49,7 +70,9 @@ class Piece:
             made.weight.copy_(weight)
             if bias is not None:
                 made.bias.copy_(bias)
-        return made.train(False)
+        made.eval()
+        module: torch.nn.Module = made
+        return module
 
 
 def chain(pieces: list[Piece], layer: Any) -> torch.nn.Sequential:
@@ -74,9 +97,9 @@ def is_decomposable(layer: torch.nn.Module) -> bool:
     )
 
 
-def window(layer: Any) -> dict[str, tuple[int, int]]:
-    """Stride, padding and dilation of a convolution, as `Piece` takes them."""
-    return {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+def window(layer: Any) -> Window:
+    """The window of a convolution."""
+    return Window(stride=layer.stride, padding=layer.padding, dilation=layer.dilation)
 
 
 def is_pointwise(layer: Any) -> bool:

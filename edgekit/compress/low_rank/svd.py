@@ -36,7 +36,7 @@ def channel_pieces(layer: Any, found: Split, rank: int) -> list[Piece]:
     out, inner = (torch.from_numpy(factor).to(layer.weight.dtype) for factor in found.factors(rank))
     if layer.weight.ndim == 2:
         return [Piece(weight=inner), Piece(weight=out)]
-    first = Piece(weight=inner.reshape(rank, *layer.weight.shape[1:]), **window(layer))
+    first = Piece(weight=inner.reshape(rank, *layer.weight.shape[1:]), window=window(layer))
     return [first, Piece(weight=out[:, :, None, None])]
 
 
@@ -55,8 +55,7 @@ def spatial_pieces(layer: Any, found: Split, rank: int) -> list[Piece]:
     rows, columns = (torch.from_numpy(factor).to(layer.weight.dtype) for factor in found.factors(rank))
     vertical = columns.reshape(rank, inner, height, 1)
     horizontal = rows.reshape(out, width, rank).permute(0, 2, 1)[:, :, None, :]
-    stride, padding, dilation = layer.stride, layer.padding, layer.dilation
     return [
-        Piece(weight=vertical, stride=(stride[0], 1), padding=(padding[0], 0), dilation=(dilation[0], 1)),
-        Piece(weight=horizontal, stride=(1, stride[1]), padding=(0, padding[1]), dilation=(1, dilation[1])),
+        Piece(weight=vertical, window=window(layer).vertical),
+        Piece(weight=horizontal, window=window(layer).horizontal),
     ]

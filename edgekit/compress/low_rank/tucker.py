@@ -58,6 +58,6 @@ def tucker_pieces(layer: Any, ranks: tuple[int, int], covariance: np.ndarray | N
     )
     return [
         Piece(weight=right.T[:, :, None, None]),
-        Piece(weight=core, **window(layer)),
+        Piece(weight=core, window=window(layer)),
         Piece(weight=left[:, :, None, None]),
     ]
