@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from edgekit.artifact import RECORD, Artifact, RuntimeName, read_artifact
-from edgekit.compress.persist import save_network
+from edgekit.compress.saved.persist import save_network
 from edgekit.errors import BadInput
 from edgekit.files import folder_written_whole
 from edgekit.measure import refuse_unfit

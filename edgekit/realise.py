@@ -23,10 +23,10 @@ import onnx
 from edgekit.artifact import Artifact, Converted, read_artifact
 from edgekit.cache import digest_file
 from edgekit.compress.context import Context
-from edgekit.compress.persist import load_network, save_network
-from edgekit.compress.settings import Settings
-from edgekit.compress.way import Way
-from edgekit.compress.ways import possible_ways
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.way import Way
+from edgekit.compress.quantization.ways import possible_ways
+from edgekit.compress.saved.persist import load_network, save_network
 from edgekit.errors import BadInput
 from edgekit.graph.layers import Layer
 from edgekit.graph.rewrite import drop_unused_domains

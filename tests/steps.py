@@ -15,8 +15,8 @@ from torch import nn
 
 from edgekit.artifact import Artifact, Converted, Run, RuntimeName
 from edgekit.compress.context import Context
-from edgekit.compress.settings import Settings
-from edgekit.compress.ways import ways_of
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.ways import ways_of
 from edgekit.result import Quality
 from edgekit.runtimes.convert import convert
 from edgekit.runtimes.float_graph import float_graph

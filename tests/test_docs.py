@@ -9,8 +9,8 @@ import yaml
 
 from edgekit.artifact import RUNTIMES
 from edgekit.cli.main import COMMANDS, edgekit
+from edgekit.compress.quantization.ways import ways_of
 from edgekit.compress.quantize import Quantize
-from edgekit.compress.ways import ways_of
 from edgekit.plan.recipe import STEPS, recipe_from_data
 from edgekit.target_file import names
 from edgekit.task.taskfile import FUNCTIONS

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from edgekit.compress.factorize import Factorize
     from edgekit.compress.fuse import Fuse
     from edgekit.compress.half import Half
-    from edgekit.compress.persist import load_network, save_network
     from edgekit.compress.prune import Prune
     from edgekit.compress.quantize import Quantize
+    from edgekit.compress.saved.persist import load_network, save_network
     from edgekit.compress.sparsify import Sparsify
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "load_network",
     "save_network",
 ]
-_FILES = {"Finetune": "distill", "load_network": "persist", "save_network": "persist"}
+_FILES = {"Finetune": "distill", "load_network": "saved.persist", "save_network": "saved.persist"}
 
 
 def __getattr__(name: str) -> Any:

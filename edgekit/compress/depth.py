@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgekit.compress.blocks import removable, without
 from edgekit.compress.calls import spread
 from edgekit.compress.context import Context
-from edgekit.compress.losses import relative_distance
-from edgekit.compress.prune_report import names_of
+from edgekit.compress.pruning.blocks import removable, without
+from edgekit.compress.pruning.prune_report import names_of
+from edgekit.compress.teaching.losses import relative_distance
+from edgekit.compress.teaching.training import one_thread
 from edgekit.compress.totals import params_of, total_work
-from edgekit.compress.training import one_thread
 from edgekit.errors import BadInput
 from edgekit.result import Change, StepReport
 from edgekit.task.record import Task

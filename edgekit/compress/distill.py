@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgekit.compress.adapters import Inside, inside_of
 from edgekit.compress.calls import spread
 from edgekit.compress.context import Context
-from edgekit.compress.lesson import Lesson, Trained
-from edgekit.compress.losses import DistillationLoss, classifies, label_loss
 from edgekit.compress.low_rank.hierarchical import overlap
+from edgekit.compress.teaching.adapters import Inside, inside_of
+from edgekit.compress.teaching.lesson import Lesson, Trained
+from edgekit.compress.teaching.losses import DistillationLoss, classifies, label_loss
+from edgekit.compress.teaching.training import channels_last, contiguous, train
+from edgekit.compress.teaching.training_data import as_inputs, batches_of_calls, held_out
+from edgekit.compress.teaching.training_options import Training
+from edgekit.compress.teaching.training_state import seed_all
 from edgekit.compress.totals import params_of, total_work
-from edgekit.compress.training import channels_last, contiguous, train
-from edgekit.compress.training_data import as_inputs, batches_of_calls, held_out
-from edgekit.compress.training_options import Training
-from edgekit.compress.training_state import seed_all
 from edgekit.errors import BadInput
 from edgekit.result import StepReport
 from edgekit.task.record import Task

@@ -22,7 +22,7 @@ from edgekit.compress.fold import (
     observe,
     probed_affine,
 )
-from edgekit.compress.prune_report import names_of
+from edgekit.compress.pruning.prune_report import names_of
 from edgekit.compress.totals import params_of, total_work
 from edgekit.errors import BadInput
 from edgekit.near import nearest

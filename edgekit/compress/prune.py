@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgekit.compress.context import Context
 from edgekit.compress.distill import Distill
-from edgekit.compress.importance import Criterion, Importance, importance_of
-from edgekit.compress.narrow import narrow_by, narrowable
-from edgekit.compress.prune_report import changes_of, names_of
-from edgekit.compress.regularise import Pressure, regularised
-from edgekit.compress.schedule import Schedule, shares
+from edgekit.compress.pruning.importance import Criterion, Importance, importance_of
+from edgekit.compress.pruning.narrow import narrow_by, narrowable
+from edgekit.compress.pruning.prune_report import changes_of, names_of
+from edgekit.compress.pruning.regularise import Pressure, regularised
+from edgekit.compress.pruning.schedule import Schedule, shares
+from edgekit.compress.pruning.widths import by_rank, cost, look, macs_by_layer, narrowest, widest
 from edgekit.compress.totals import params_of
-from edgekit.compress.widths import by_rank, cost, look, macs_by_layer, narrowest, widest
 from edgekit.errors import BadInput, first_line
 from edgekit.result import StepReport
 from edgekit.task.record import Task

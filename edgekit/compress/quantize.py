@@ -12,9 +12,9 @@ from edgekit.alternate import compare_artifacts
 from edgekit.artifact import Artifact, Converted
 from edgekit.cache import DISK
 from edgekit.compress.context import Context
-from edgekit.compress.settings import Settings
-from edgekit.compress.way import Way
-from edgekit.compress.ways import possible_ways
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.way import Way
+from edgekit.compress.quantization.ways import possible_ways
 from edgekit.errors import BadInput, EdgekitError, first_line
 from edgekit.graph.prepare import is_quantized
 from edgekit.result import Route

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgekit.compress.context import Context
-from edgekit.compress.lesson import SEED
-from edgekit.compress.masks import Pattern, apply_masks, growing, masks_for, train_masked, weights_of
-from edgekit.compress.prune_report import names_of
+from edgekit.compress.pruning.masks import Pattern, apply_masks, growing, masks_for, train_masked, weights_of
+from edgekit.compress.pruning.prune_report import names_of
+from edgekit.compress.pruning.widths import macs_by_layer
+from edgekit.compress.teaching.lesson import SEED
+from edgekit.compress.teaching.training_data import as_inputs
+from edgekit.compress.teaching.training_state import seed_all
 from edgekit.compress.totals import params_of, total_work
-from edgekit.compress.training_data import as_inputs
-from edgekit.compress.training_state import seed_all
-from edgekit.compress.widths import macs_by_layer
 from edgekit.errors import BadInput
 from edgekit.result import Change, StepReport
 from edgekit.task.record import Task

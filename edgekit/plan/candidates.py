@@ -16,10 +16,10 @@ from edgekit.compress.distill import Distill
 from edgekit.compress.factorize import Factorize
 from edgekit.compress.half import Half
 from edgekit.compress.prune import Prune
+from edgekit.compress.quantization.way import Way
+from edgekit.compress.quantization.ways import ways_of
 from edgekit.compress.quantize import Quantize
 from edgekit.compress.sparsify import Sparsify
-from edgekit.compress.way import Way
-from edgekit.compress.ways import ways_of
 from edgekit.cost import Cost
 from edgekit.graph.layers import Layer
 from edgekit.graph.prepare import graphs, is_quantized

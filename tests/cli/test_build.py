@@ -15,7 +15,7 @@ import yaml
 from command import SMALL, edgekit, environment, refusal
 from sklearn.datasets import load_digits
 
-from edgekit.compress.ways import ways_of
+from edgekit.compress.quantization.ways import ways_of
 
 TARGETS = Path(__file__).parents[2] / "targets"
 RPI4 = ("-t", "rpi4", "--runtime", "onnxruntime")  # tests of the choice of a runtime are in test_runtimes.py

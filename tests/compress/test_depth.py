@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from steps import context_of
 from torch import nn
 
-from edgekit.compress.blocks import removable, without
 from edgekit.compress.depth import Depth
 from edgekit.compress.distill import Distill
+from edgekit.compress.pruning.blocks import removable, without
 from edgekit.errors import BadInput
 from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import check_export

@@ -11,9 +11,11 @@ from networks import Encoder, PNet, Recurrent, Tagger, TinyCnn, UNet, Vit, digit
 from steps import context_of
 from torch import nn
 
-from edgekit.compress.adapters import inside_of
 from edgekit.compress.distill import Distill, Finetune
-from edgekit.compress.losses import (
+from edgekit.compress.low_rank.hierarchical import hierarchical_module, overlap
+from edgekit.compress.pruning.narrow import narrow_by, narrowable
+from edgekit.compress.teaching.adapters import inside_of
+from edgekit.compress.teaching.losses import (
     DistillationLoss,
     attention_distance,
     classifies,
@@ -21,9 +23,7 @@ from edgekit.compress.losses import (
     label_loss,
     relative_distance,
 )
-from edgekit.compress.low_rank.hierarchical import hierarchical_module, overlap
-from edgekit.compress.narrow import narrow_by, narrowable
-from edgekit.compress.training import list_or_fresh
+from edgekit.compress.teaching.training import list_or_fresh
 from edgekit.errors import BadInput
 
 

@@ -26,10 +26,10 @@ from steps import context_of
 from torch import nn
 
 from edgekit.compress.distill import Distill
-from edgekit.compress.narrow import narrow_by, narrowable
 from edgekit.compress.prune import Prune
-from edgekit.compress.regularise import Pressure, regularised
-from edgekit.compress.widths import macs_by_layer
+from edgekit.compress.pruning.narrow import narrow_by, narrowable
+from edgekit.compress.pruning.regularise import Pressure, regularised
+from edgekit.compress.pruning.widths import macs_by_layer
 from edgekit.errors import BadInput
 from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import check_export

@@ -11,9 +11,9 @@ from torch import nn
 
 from edgekit.artifact import Artifact, Converted
 from edgekit.compress.calls import spread
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.ways import possible_ways, ways_of
 from edgekit.compress.quantize import SAME_SPEED, Attempt, Quantize, choose
-from edgekit.compress.settings import Settings
-from edgekit.compress.ways import possible_ways, ways_of
 from edgekit.errors import BadInput
 from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised
 from edgekit.graph.prepare import is_quantized

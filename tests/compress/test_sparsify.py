@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from steps import context_of
 from torch import nn
 
-from edgekit.compress.masks import Pattern, growing, masks_for, weights_of
+from edgekit.compress.pruning.masks import Pattern, growing, masks_for, weights_of
 from edgekit.compress.sparsify import Sparsify
 from edgekit.errors import BadInput
 from edgekit.runtimes.float_graph import float_graph

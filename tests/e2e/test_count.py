@@ -13,8 +13,8 @@ from emulated import requirements_of, site
 from steps import context_of, convert_graph, fresh
 
 from edgekit.bundle.pack import write_bundle
-from edgekit.compress.settings import Settings
-from edgekit.compress.ways import ways_of
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.ways import ways_of
 from edgekit.devices.container import open_container
 from edgekit.devices.count import count_inference
 from edgekit.devices.device import run

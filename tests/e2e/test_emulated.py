@@ -11,8 +11,8 @@ from networks import digits
 from steps import context_of, convert_graph, fresh
 
 from edgekit.bundle.pack import write_bundle
-from edgekit.compress.settings import Settings
-from edgekit.compress.ways import ways_of
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.ways import ways_of
 from edgekit.signal import snr_db
 
 PREDICT = """

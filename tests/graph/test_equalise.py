@@ -6,8 +6,8 @@ from onnx import numpy_helper
 from steps import built
 from torch import nn
 
-from edgekit.compress.int8_onnxruntime import preprocessed, quantize_static
-from edgekit.compress.settings import Settings
+from edgekit.compress.quantization.int8_onnxruntime import preprocessed, quantize_static
+from edgekit.compress.quantization.settings import Settings
 from edgekit.graph.equalise import equalise
 from edgekit.signal import snr_db
 from edgekit.verify import run_onnx

@@ -6,9 +6,9 @@ from onnx import numpy_helper
 from steps import built
 from torch import nn
 
-from edgekit.compress.int8_nncf import quantize_nncf
-from edgekit.compress.int8_onnxruntime import preprocessed, quantize_static
-from edgekit.compress.settings import Settings
+from edgekit.compress.quantization.int8_nncf import quantize_nncf
+from edgekit.compress.quantization.int8_onnxruntime import preprocessed, quantize_static
+from edgekit.compress.quantization.settings import Settings
 from edgekit.graph.fusion import count_float_nodes, dequantizing_nodes, optimised
 from edgekit.graph.put_back import drop_dead_nodes, put_back, quantized_layers, restore_weights
 from edgekit.signal import snr_db

@@ -3,8 +3,8 @@ import pytest
 from networks import noise
 from onnx import numpy_helper, parser
 
-from edgekit.compress.int8_onnxruntime import preprocessed, quantize_dynamic, quantize_static
-from edgekit.compress.settings import Settings
+from edgekit.compress.quantization.int8_onnxruntime import preprocessed, quantize_dynamic, quantize_static
+from edgekit.compress.quantization.settings import Settings
 from edgekit.graph.fusion import count_float_nodes, count_integer_nodes, optimised, use_uint8_activations
 from edgekit.graph.rewrite import (
     drop_unused_domains,

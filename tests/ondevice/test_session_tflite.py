@@ -11,8 +11,8 @@ import torch
 from networks import TinyCnn, calls_of, noise, task_of
 from steps import context_of, converted_of, fresh
 
-from edgekit.compress.settings import Settings
-from edgekit.compress.tflite_ways import WAYS
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.tflite_ways import WAYS
 from edgekit.ondevice.runner import session_tflite
 from edgekit.runtimes.convert import half
 from edgekit.signal import snr_db

@@ -14,8 +14,8 @@ from networks import calls_of, task_of
 from steps import by_way, context_of, convert_graph
 
 from edgekit.compress.prune import Prune
-from edgekit.compress.settings import Settings
-from edgekit.compress.ways import possible_ways
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.ways import possible_ways
 from edgekit.graph.fusion import count_float_nodes, optimised
 from edgekit.runtimes.float_graph import float_graph
 from edgekit.verify import FLOAT_FLOOR_DB, check_export, check_graph, run_onnx

@@ -10,8 +10,8 @@ from networks import TinyCnn, UNet, Vit, calibrated, noise, task_of
 from onnx import TensorProto, helper, numpy_helper
 from steps import context_of, convert_graph, converted_of, fresh
 
-from edgekit.compress.settings import Settings
-from edgekit.compress.tensorrt_ways import WAYS
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.tensorrt_ways import WAYS
 from edgekit.errors import BadInput
 from edgekit.graph.prepare import opset_of
 from edgekit.runtimes.tensorrt import NOT_RUN, convert, half

@@ -219,8 +219,8 @@ from pathlib import Path
 import numpy as np, torch
 from networks import TinyCnn, noise, task_of
 from steps import context_of, converted_of, fresh
-from edgekit.compress.settings import Settings
-from edgekit.compress.tflite_ways import WAYS
+from edgekit.compress.quantization.settings import Settings
+from edgekit.compress.quantization.tflite_ways import WAYS
 torch.manual_seed(0)
 calls = [(noise(1, 1, 16, 16, seed=seed),) for seed in range(4)]
 with tempfile.TemporaryDirectory() as name:

@@ -1,0 +1,1 @@
+"""Which channels and blocks go, and how they are taken out."""

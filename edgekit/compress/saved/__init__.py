@@ -1,0 +1,1 @@
+"""A compressed network in a file, without pickle."""
