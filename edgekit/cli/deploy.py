@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -235,7 +235,8 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
-        table.add_column(head, overflow="fold", justify="right" if head == "MB" else "left")
+        justify: Literal["left", "right"] = "right" if head == "MB" else "left"
+        table.add_column(head, overflow="fold", justify=justify, no_wrap=head == "device")
     for row in rows:
         table.add_row(*row)
     result_console().print(table, markup=False)

@@ -97,7 +97,9 @@ def find_places(asked: Sequence[str], inventory: Path | None) -> list[Place]:
         elif text in known:
             found[text] = known[text]
         elif _NAME.fullmatch(text) and text != "local":
-            what = f"there is no device `{clean(text, 60)}` in the inventory {inventory or usual_inventory()}"
+            path = inventory or usual_inventory()
+            lack = "" if path.exists() else ", a file that does not exist"
+            what = f"there is no device `{clean(text, 60)}` in the inventory {path}{lack}"
             todo = nearest(text, [*known, "local"]) or "give an address: ssh://pi@raspberrypi.local"
             raise BadInput(what, where="--on", todo=todo)
         else:
