@@ -107,7 +107,7 @@ def network(
 def network_key(shop: Workshop, recipe: Recipe) -> str:
     """The network steps as text, with what prices their layers where a step goes by prices."""
     steps = _steps(recipe, "network")
-    if not any(step.step == "factorize" for step in steps):
+    if not any(step.step == "factorize" and step.gain == "latency" for step in steps):
         return recipe_key(steps)
     profile, runtime = shop.target.profile, shop.runtime
     model = profile.cost_model.get(runtime)

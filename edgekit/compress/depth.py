@@ -41,9 +41,12 @@ class Depth(BaseModel):
 
     step: Literal["depth"] = "depth"
     macs: float | None = Field(
-        None, gt=0, lt=1, description="share of the multiply-accumulates to keep, at most; or give `blocks`"
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the multiply-accumulates to keep, at most; or give `blocks`",
     )
-    blocks: int | None = Field(None, ge=1, description="blocks to remove; or give `macs`")
+    blocks: int | None = Field(default=None, ge=1, description="blocks to remove; or give `macs`")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Depth:

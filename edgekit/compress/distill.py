@@ -45,21 +45,28 @@ class Distill(Training):
 
     step: Literal["distill"] = "distill"
     kind: Literal["logits", "features", "attention"] = Field(
-        "logits", description="what is taught: the outputs alone, or layers inside as well"
+        default="logits", description="what is taught: the outputs alone, or layers inside as well"
     )
-    temperature: float = Field(3.0, gt=0, description="softens both distributions")
+    temperature: float = Field(default=3.0, gt=0, description="softens both distributions")
     alpha: float = Field(
-        0.7, ge=0, le=1, description="weight of the teacher against the labels; without labels it is 1"
+        default=0.7,
+        ge=0,
+        le=1,
+        description="weight of the teacher against the labels; without labels it is 1",
     )
     teacher: Literal["original", "previous"] = Field(
-        "original", description="previous: the network after the distill or finetune step before this one"
+        default="original",
+        description="previous: the network after the distill or finetune step before this one",
     )
     layers: tuple[str, ...] = Field(
-        (), description="of features and attention: names of layers; left out: the last of each resolution"
+        default=(),
+        description="of features and attention: names of layers; left out: the last of each resolution",
     )
-    inside_weight: float = Field(1.0, gt=0, le=1e4, description="of features or attention beside the outputs")
+    inside_weight: float = Field(
+        default=1.0, gt=0, le=1e4, description="of features or attention beside the outputs"
+    )
     level_overlap: float = Field(
-        0.0, ge=0, le=100, description="weight of the overlap between the levels of hlrtf layers"
+        default=0.0, ge=0, le=100, description="weight of the overlap between the levels of hlrtf layers"
     )
 
     def apply(self, model: torch.nn.Module, task: Task, context: Context) -> torch.nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,7 +16,7 @@ from edgekit.compress.low_rank.observe import Seen, observe
 from edgekit.compress.low_rank.options import Method, Option, Wishes, at_error, at_share, by_rule, fitting
 from edgekit.compress.low_rank.work import layers_of
 from edgekit.compress.totals import params_of, total_work
-from edgekit.errors import BadInput
+from edgekit.errors import BadInput, count
 from edgekit.graph.layers import Layer
 from edgekit.result import Change, StepReport
 from edgekit.task.call import call_module
@@ -47,33 +48,39 @@ class Factorize(BaseModel):
 
     step: Literal["factorize"] = "factorize"
     method: Literal["auto", "svd", "spatial-svd", "tucker", "cp", "hlrtf"] = Field(
-        "auto", description="auto takes for each layer the cheapest at the error that svd has by the rule"
+        default="auto",
+        description="auto takes for each layer the cheapest at the error that svd has by the rule",
     )
     rank: Literal["energy", "nuclear", "ratio", "vbmf", "cost"] = Field(
-        "energy",
+        default="energy",
         description="the rule for ranks: share of the squared singular values, of their sum, of the full "
         "rank; analytic; or the largest saving of predicted time for the error",
     )
     amount: float = Field(
-        0.9, gt=0, le=1, description="the share that the rule keeps; of cost, the energy kept on average"
+        default=0.9,
+        gt=0,
+        le=1,
+        description="the share that the rule keeps; of cost, the energy kept on average",
     )
     levels: tuple[float, ...] = Field(
-        (0.5, 0.5, 0.1),
+        default=(0.5, 0.5, 0.1),
         min_length=1,
         max_length=3,
         description="of hlrtf: share of the full rank over channels, over places, of the residual",
     )
-    min_rank: int = Field(4, ge=1, description="ranks are not smaller")
+    min_rank: int = Field(default=4, ge=1, description="ranks are not smaller")
     round_to: int | None = Field(
-        None, ge=1, description="ranks are a multiple of this; the profile's width when left out"
+        default=None, ge=1, description="ranks are a multiple of this; the profile's width when left out"
     )
-    skip_small: int = Field(16, ge=1, description="layers with fewer input or output channels are left alone")
-    preserve_first_last: bool = Field(True, description="leave the first and the last layer alone")
+    skip_small: int = Field(
+        default=16, ge=1, description="layers with fewer input or output channels are left alone"
+    )
+    preserve_first_last: bool = Field(default=True, description="leave the first and the last layer alone")
     whiten: bool = Field(
-        True, description="keep the outputs on the calibration data, not the weights; with data only"
+        default=True, description="keep the outputs on the calibration data, not the weights; with data only"
     )
     gain: Literal["latency", "size"] = Field(
-        "latency", description="what a layer must gain to be taken apart: predicted time, or weights"
+        default="latency", description="what a layer must gain to be taken apart: predicted time, or weights"
     )
 
     def apply(self, model: torch.nn.Module, task: Task, context: Context) -> torch.nn.Module:
@@ -91,7 +98,7 @@ class Factorize(BaseModel):
                 todo="give the task file or the factory that builds the network",
             )
         network = copy.deepcopy(model).eval()
-        names = self._candidates(network)
+        names, left = self._candidates(network)
         seen = observe(network, names, context.calls, context.example)
         wishes = Wishes(
             least=self.min_rank,
@@ -100,6 +107,7 @@ class Factorize(BaseModel):
             whiten=self.whiten,
         )
         layers = {name: network.get_submodule(name) for name in names if name in seen}
+        left |= dict.fromkeys(set(names) - set(seen), "not called through its module")
         chosen = (
             self._by_cost(layers, seen, wishes, context)
             if self.rank == "cost"
@@ -113,22 +121,24 @@ class Factorize(BaseModel):
             for name in chosen
             if name not in kept
         ]
-        context.reports.append(replace(report, notes=(*report.notes, *read)))
+        context.reports.append(replace(report, notes=(*report.notes, *read, *_why(left))))
         return network
 
-    def _candidates(self, network: torch.nn.Module) -> list[str]:
-        heavy = [
-            name for name, layer in network.named_modules() if hasattr(layer, "weight") and _is_heavy(layer)
-        ]
-        ends = {heavy[0], heavy[-1]} if self.preserve_first_last and heavy else set()
-        shared = _shared(network)
-        return [
-            name
-            for name in heavy
-            if name not in ends | shared
-            and is_decomposable(network.get_submodule(name))
-            and min(network.get_submodule(name).weight.shape[:2]) >= self.skip_small  # type: ignore[index]
-        ]
+    def _candidates(self, network: torch.nn.Module) -> tuple[list[str], dict[str, str]]:
+        """The layers that may be taken apart, and of the other heavy ones why not, by name."""
+        heavy = [name for name, layer in network.named_modules() if _is_heavy(layer)]
+        shared, left = _shared(network), {}
+        for number, name in enumerate(heavy):
+            layer: Any = network.get_submodule(name)
+            if self.preserve_first_last and number in (0, len(heavy) - 1):
+                left[name] = "the first or the last layer"
+            elif name in shared:
+                left[name] = "shared with another"
+            elif not is_decomposable(layer):
+                left[name] = "grouped, of another kind, or of a class of its own"
+            elif min(layer.weight.shape[:2]) < self.skip_small:
+                left[name] = f"narrower than {self.skip_small} channels"
+        return [name for name in heavy if name not in left], left
 
     def _methods(self, layer: Any) -> list[Method]:
         return fitting(layer, AUTO if self.method == "auto" else (self.method,))
@@ -271,6 +281,12 @@ def _change(name: str, layer: Any, one: Option, seen: Seen) -> Change:
 
 def _sum(layers: Sequence[Layer], field: str) -> int:
     return sum(getattr(layer, field) for layer in layers)
+
+
+def _why(left: Mapping[str, str]) -> list[str]:
+    """One sentence for each reason why layers were not looked at."""
+    counted = Counter(left.values())
+    return [f"{count(number, 'layer')} left alone: {reason}" for reason, number in counted.items()]
 
 
 def _is_heavy(layer: torch.nn.Module) -> bool:

@@ -52,7 +52,7 @@ class Fuse(BaseModel):
 
     step: Literal["fuse"] = "fuse"
     pairs: tuple[tuple[str, str], ...] = Field(
-        (),
+        default=(),
         description="more to fold, as (layer, module after it): any module that scales and shifts channels "
         "(a frozen norm, a layer scale)",
     )

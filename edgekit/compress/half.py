@@ -26,7 +26,7 @@ class Half(BaseModel):
 
     step: Literal["half"] = "half"
     precision: Literal["float16", "bfloat16"] = Field(
-        "float16", description="bfloat16 with OpenVINO, on CPUs that compute in it"
+        default="float16", description="bfloat16 with OpenVINO, on CPUs that compute in it"
     )
 
     def apply(self, converted: Converted, task: Task, context: Context) -> Artifact:

@@ -40,39 +40,44 @@ class Prune(BaseModel):
     level: ClassVar[Literal["network", "graph"]] = "network"
 
     step: Literal["prune"] = "prune"
-    macs: float = Field(0.5, gt=0, le=1, description="share of the multiply-accumulates to keep, at most")
+    macs: float = Field(
+        default=0.5, gt=0, le=1, description="share of the multiply-accumulates to keep, at most"
+    )
     ratio: float | None = Field(
-        None,
+        default=None,
         ge=0,
         lt=1,
         description="share of the multiply-accumulates to remove, at least; the same as macs = 1 - ratio, as "
         "which it is kept: give one of both",
     )
     round_to: int | None = Field(
-        None, ge=1, description="channels are a multiple of this; the profile's width"
+        default=None, ge=1, description="channels are a multiple of this; the profile's width"
     )
     criterion: Criterion = Field(
-        "l1",
+        default="l1",
         description="which channels go; taylor and fisher need training or calibration data, "
         "activation-variance and feature-rank calibration data",
     )
     scope: Literal["uniform", "global"] = Field(
-        "uniform",
+        default="uniform",
         description="every layer by one factor, or channels ranked across layers by their importance over "
         "the mean of their layer",
     )
     schedule: Schedule = Field(
-        "one-shot", description="how the share comes down over the rounds; each but the last is fine-tuned"
+        default="one-shot",
+        description="how the share comes down over the rounds; each but the last is fine-tuned",
     )
-    rounds: int = Field(3, ge=2, le=100, description="of a schedule that is not one-shot")
-    round_epochs: int = Field(1, ge=1, le=1000, description="passes over the training data between rounds")
+    rounds: int = Field(default=3, ge=2, le=100, description="of a schedule that is not one-shot")
+    round_epochs: int = Field(
+        default=1, ge=1, le=1000, description="passes over the training data between rounds"
+    )
     regularise: Literal["group-norm", "nuclear-norm"] = Field(
-        "group-norm", description="what is kept small while training before the channels go"
+        default="group-norm", description="what is kept small while training before the channels go"
     )
     regularise_epochs: int = Field(
-        0, ge=0, le=1000, description="passes over the training data with it; 0 leaves it out"
+        default=0, ge=0, le=1000, description="passes over the training data with it; 0 leaves it out"
     )
-    regularise_weight: float = Field(1e-3, gt=0, le=1, description="its weight beside the loss")
+    regularise_weight: float = Field(default=1e-3, gt=0, le=1, description="its weight beside the loss")
 
     @model_validator(mode="before")
     @classmethod

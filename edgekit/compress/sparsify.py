@@ -50,22 +50,27 @@ class Sparsify(BaseModel):
 
     step: Literal["sparsify"] = "sparsify"
     pattern: Literal["unstructured", "block", "n:m"] = Field(
-        "unstructured", description="weights on their own, in blocks, or n of every m neighbouring inputs"
+        default="unstructured",
+        description="weights on their own, in blocks, or n of every m neighbouring inputs",
     )
-    sparsity: float = Field(0.5, gt=0, lt=1, description="share of zeros; n:m has its own")
+    sparsity: float = Field(default=0.5, gt=0, lt=1, description="share of zeros; n:m has its own")
     scope: Literal["global", "layer"] = Field(
-        "global", description="rank the weights of all layers together, or of each on its own"
+        default="global", description="rank the weights of all layers together, or of each on its own"
     )
-    n: int = Field(2, ge=1, description="of n:m: weights that stay")
-    m: int = Field(4, ge=2, le=64, description="of n:m: neighbouring inputs that are looked at together")
-    block: tuple[int, int] = Field((4, 1), description="of block: outputs x inputs")
+    n: int = Field(default=2, ge=1, description="of n:m: weights that stay")
+    m: int = Field(
+        default=4, ge=2, le=64, description="of n:m: neighbouring inputs that are looked at together"
+    )
+    block: tuple[int, int] = Field(default=(4, 1), description="of block: outputs x inputs")
     schedule: Literal["one-shot", "gradual", "lottery-ticket"] = Field(
-        "one-shot",
+        default="one-shot",
         description="at once and then fine-tuned; more and more while training; or by what a training from "
         "scratch finds, which then starts again from its early weights",
     )
-    epochs: int = Field(0, ge=0, le=1000, description="passes over the training data, zeros held")
-    rewind_epoch: int = Field(1, ge=0, description="of lottery-ticket: whose weights it starts again from")
+    epochs: int = Field(default=0, ge=0, le=1000, description="passes over the training data, zeros held")
+    rewind_epoch: int = Field(
+        default=1, ge=0, description="of lottery-ticket: whose weights it starts again from"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Sparsify:

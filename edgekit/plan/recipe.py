@@ -37,12 +37,14 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: tuple[Step, ...] = Field((), description="compression steps, in the order they are applied")
+    steps: tuple[Step, ...] = Field(
+        default=(), description="compression steps, in the order they are applied"
+    )
     runtime: RuntimeName | None = Field(
-        None, description="what executes the artifact; left out: the fastest of the target's"
+        default=None, description="what executes the artifact; left out: the fastest of the target's"
     )
     threads: int | None = Field(
-        None, ge=1, le=256, description="intra-op threads; left out: chosen with the runtime"
+        default=None, ge=1, le=256, description="intra-op threads; left out: chosen with the runtime"
     )
 
     @model_validator(mode="after")

@@ -18,9 +18,9 @@ def cp_pieces(layer: Any, rank: int) -> list[Piece]:
     from tensorly.decomposition import parafac
 
     weight: np.ndarray = layer.weight.detach().double().numpy()
-    scales, factors = parafac(
-        weight, rank=rank, n_iter_max=SWEEPS, init="svd", svd="truncated_svd", tol=1e-6, random_state=SEED
-    )
+    # tensorly's start by singular values needs as many of them as there are components.
+    start = "svd" if rank <= min(weight.size // side for side in weight.shape) else "random"
+    scales, factors = parafac(weight, rank=rank, n_iter_max=SWEEPS, init=start, tol=1e-6, random_state=SEED)
     factors = [np.array(factor) for factor in factors]
     factors[0] = factors[0] * scales
     _balance(factors)

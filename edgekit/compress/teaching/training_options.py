@@ -18,34 +18,43 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(6, ge=1, le=1000, description="passes over the data")
+    epochs: int = Field(default=6, ge=1, le=1000, description="passes over the data")
     learning_rate: float | None = Field(
-        None,
+        default=None,
         gt=0,
         lt=1,
         description="the highest of the schedule; left out: 0.05 of sgd, 0.001 of adam and adamw",
     )
-    optimiser: Literal["sgd", "adamw", "adam"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
+    optimiser: Literal["sgd", "adamw", "adam"] = Field(
+        default="sgd", description="sgd has Nesterov momentum 0.9"
+    )
     schedule: Literal["one-cycle", "cosine", "step", "constant"] = Field(
-        "one-cycle",
+        default="one-cycle",
         description="of the learning rate; step divides it by 10 after half and after three quarters",
     )
-    weight_decay: float = Field(5e-4, ge=0, lt=1, description="of the weights towards zero")
+    weight_decay: float = Field(default=5e-4, ge=0, lt=1, description="of the weights towards zero")
     patience: int | None = Field(
-        None, ge=1, description="stop after so many epochs that come no closer to the original"
+        default=None, ge=1, description="stop after so many epochs that come no closer to the original"
     )
-    time_limit: float | None = Field(None, gt=0, description="seconds; stops after the batch that is running")
+    time_limit: float | None = Field(
+        default=None, gt=0, description="seconds; stops after the batch that is running"
+    )
     unfreeze: int = Field(
-        0, ge=0, description="epochs in which layers join in, from the last back; then all are trained"
+        default=0,
+        ge=0,
+        description="epochs in which layers join in, from the last back; then all are trained",
     )
     gradient_checkpointing: bool = Field(
-        False, description="compute blocks twice instead of keeping what is inside them: memory for time"
+        default=False,
+        description="compute blocks twice instead of keeping what is inside them: memory for time",
     )
-    mixed_precision: bool = Field(True, description="bfloat16, on a GPU that has it; nothing on a CPU")
+    mixed_precision: bool = Field(
+        default=True, description="bfloat16, on a GPU that has it; nothing on a CPU"
+    )
     data: Literal["training", "calibration"] = Field(
-        "training", description="what is trained on; calibration data has no labels"
+        default="training", description="what is trained on; calibration data has no labels"
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="of everything that is drawn")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of everything that is drawn")
 
     def optimiser_of(self, parameters: Iterable[torch.nn.Parameter], steps: int) -> tuple[Any, Any]:
         """The optimiser and its schedule, which is stepped after it.
