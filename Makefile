@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests that start, interrupt and kill processes: not in one process with the runtimes' native libraries and their threads.
+DEVICES := tests/devices tests/ondevice tests/emulation tests/package tests/e2e tests/test_deploy.py tests/test_bench_on.py
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint clean
@@ -14,7 +16,8 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test lint
 	tests/install-system-packages
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest # threads that wait for one another are slower than one
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DEVICES) # threads that wait for one another are slower than one
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(addprefix --ignore=,$(DEVICES))
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
