@@ -14,6 +14,9 @@ from edgekit.devices.here import Here, HereProcess
 
 ROOT = Path(__file__).parent.parent
 USER, UID = "pi", 1000
+ENVIRONMENT = (
+    "/opt/edgekit-tests"  # there, this Python's packages: a service sees no /tmp, where they may lie
+)
 START_S = 60
 FILES = {
     "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\n{USER}:x:{UID}:{UID}::/home/{USER}:/bin/sh\n"
@@ -119,6 +122,7 @@ def booted(srv, network="none"):
         *["--tmpfs", "/run:mode=755,exec", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"],
         *["--volume", "/sys/fs/cgroup:/sys/fs/cgroup:ro", "--volume", "/usr:/usr:ro"],
         *[word for path in dict.fromkeys(map(str, own)) for word in ("--volume", f"{path}:{path}:ro")],
+        *["--volume", f"{sys.prefix}:{ENVIRONMENT}:ro"],
         *[
             "--volume",
             "/etc/ld.so.cache:/etc/ld.so.cache:ro",

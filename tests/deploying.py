@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from booted import ENVIRONMENT
+
 from edgekit.deploy import PARTS
 from edgekit.devices.here import Here
 from edgekit.devices.program import call
@@ -48,7 +50,8 @@ class Site:
             shutil.copytree(bundle, folder / "bundle")
             python = folder / "venv" / "bin" / "python"
             python.parent.mkdir(parents=True)
-            python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+            choice = f"for python in {ENVIRONMENT}/bin/python {sys.executable}; do"
+            python.write_text(f'#!/bin/sh\n{choice} [ ! -x $python ] || exec $python "$@"; done\n')
             python.chmod(0o755)
             self._give_away()
         return version
