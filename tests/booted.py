@@ -14,7 +14,7 @@ from edgekit.devices.here import Here, HereProcess
 
 ROOT = Path(__file__).parent.parent
 USER, UID = "pi", 1000
-ENVIRONMENT = (
+ENVIRONMENT = "/opt/edgekit-tests"  # this Python's packages there: a service sees no /tmp, where they may lie
     "/opt/edgekit-tests"  # there, this Python's packages: a service sees no /tmp, where they may lie
 )
 START_S = 60
