@@ -14,9 +14,7 @@ from edgekit.devices.here import Here, HereProcess
 
 ROOT = Path(__file__).parent.parent
 USER, UID = "pi", 1000
-ENVIRONMENT = "/opt/edgekit-tests"  # this Python's packages there: a service sees no /tmp, where they may lie
-    "/opt/edgekit-tests"  # there, this Python's packages: a service sees no /tmp, where they may lie
-)
+ENVIRONMENT = "/opt/edgekit-tests"  # this Python's packages there: a service sees no /tmp
 START_S = 60
 FILES = {
     "etc/passwd": f"root:x:0:0:root:/root:/bin/sh\n{USER}:x:{UID}:{UID}::/home/{USER}:/bin/sh\n"
