@@ -1,4 +1,4 @@
-"""`edgekit bench` of a device behind a slow, lossy, long link: cut for a while, or its server killed."""
+"""`edgekit bench` and `deploy` to a device behind a slow, lossy, long link: cut, or its server killed."""
 
 import json
 import subprocess
@@ -172,3 +172,14 @@ def test_a_device_without_internet_is_told_of_the_option_that_sends_the_packages
     assert line == f"{address}: {NO_NETWORK}"
     assert not list(server.root.glob("bundles/other-*/venv"))
     assert_nothing_runs_on(server)
+
+
+def test_a_bundle_is_deployed_over_a_slow_and_lossy_link(far, tmp_path):
+    _, _, address = far
+    packed(tmp_path / "tiny")
+    done = edgekit("deploy", "tiny", "--on", address, "--offline", "--json", cwd=tmp_path)
+    (device,) = json.loads(done.stdout)["devices"]
+    assert device["name"] == "tiny"
+    listed = edgekit("deploy", "--list", "--on", address, "--json", cwd=tmp_path)
+    (service,) = json.loads(listed.stdout)["devices"][0]["services"]
+    assert [(one["version"], one["active"]) for one in service["versions"]] == [(device["version"], True)]
