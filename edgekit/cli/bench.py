@@ -41,9 +41,9 @@ def bench(bundle: Path, report: Path | None, as_json: bool, **options: Any) -> N
     container nothing is timed: it shows that the bundle installs, starts, answers right and fits the memory.
 
     A report and the raw figures are written beside the bundle, as BUNDLE.bench.html and BUNDLE.bench.json,
-    with the device's name before `.bench` where there is one. Where a device is the bundle's target, the
-    figures are held against the budget, and the exit status is 3 when they exceed it, or are too few to
-    decide a limit; 4 when a device failed.
+    with the device's name before `.bench` where there is one; of a container the figures alone. Where a
+    device is the bundle's target, the figures are held against the budget, and the exit status is 3 when
+    they exceed it, or are too few to decide a limit; 4 when a device failed.
 
     \b
     Example:

@@ -19,7 +19,7 @@ _WIDTH, _NAME = 110, 14
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 def doctor(as_json: bool) -> None:
     """Look at what edgekit needs of this machine: runtimes, disk, Docker engine, emulator.
 
@@ -38,7 +38,8 @@ def doctor(as_json: bool) -> None:
         if not as_json:
             click.echo(_shown(check))
     if as_json:
-        click.echo(json.dumps([asdict(check) for check in found], indent=2))
+        result = {"schema": "edgekit.doctor/1", "checks": [asdict(check) for check in found]}
+        click.echo(json.dumps(result, indent=2))
     missing = [check.name for check in found if check.state == "missing"]
     if missing:
         what = f"{count(len(missing), 'thing')} missing: {', '.join(missing)}"

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import ondevice
-from edgekit.errors import BadInput, EdgekitError, OutsideFailure, VerificationFailed
+from edgekit.devices.program import refusal
+from edgekit.errors import EdgekitError, OutsideFailure
 
 RUNNER = Path(ondevice.__path__[0]) / "run.py"
 GRACE_SECONDS = 5.0
-KINDS: dict[int, type[EdgekitError]] = {
-    kind.exit_status: kind for kind in (BadInput, OutsideFailure, VerificationFailed)
-}
 
 
 def run_own_runner(
@@ -119,9 +117,4 @@ def _refusal(status: int, last: str, bundle: Path) -> EdgekitError:
     if status < 0:
         name = signal.Signals(-status).name
         return OutsideFailure(f"the runner was ended by {name}", where=str(bundle))
-    kind = KINDS.get(status)
-    line = last.removeprefix("run.py: ")
-    if kind is None:
-        return OutsideFailure(f"the runner failed: {line}", where=str(bundle))
-    what, _, todo = line.partition("; ")
-    return kind(what, where=None if str(bundle) in what else str(bundle), todo=todo or None)
+    return refusal(status, last, "run.py", str(bundle))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgekit.bench_on import EMULATED
 from edgekit.cost import outcome
 from edgekit.errors import EdgekitError, clean
 from edgekit.report.bench_facts import machine_text
@@ -22,7 +23,6 @@ Record = Mapping[str, Any]
 Row = tuple[str, Record | EdgekitError]
 HEADS = ("device", "outcome", "latency p50", "p90", "peak memory", "golden")
 NO_TIME = "not time"
-EMULATED = "edgekit.emulated/1"
 
 
 def print_devices(

@@ -23,7 +23,7 @@ from edgekit.compress.teaching.losses import (
     label_loss,
     relative_distance,
 )
-from edgekit.compress.teaching.training import list_or_fresh
+from edgekit.compress.teaching.training_data import list_or_fresh
 from edgekit.errors import BadInput
 
 

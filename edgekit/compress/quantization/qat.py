@@ -16,14 +16,9 @@ from typing import TYPE_CHECKING, Any
 from edgekit.compress.calls import Call, spread
 from edgekit.compress.context import Context
 from edgekit.compress.quantization.settings import Settings
-from edgekit.compress.teaching.training import (
-    Lesson,
-    channels_last,
-    contiguous,
-    one_thread,
-    relative_distance,
-    train,
-)
+from edgekit.compress.teaching.lesson import Lesson
+from edgekit.compress.teaching.losses import relative_distance
+from edgekit.compress.teaching.training import channels_last, contiguous, one_thread, train
 from edgekit.errors import BadInput
 from edgekit.task.call import call_module
 from edgekit.task.record import Task

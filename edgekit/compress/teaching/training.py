@@ -9,11 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from edgekit.compress.teaching.held_out import Best, judge_of
-from edgekit.compress.teaching.lesson import SEED, Lesson, Trained
-from edgekit.compress.teaching.losses import DistillationLoss, relative_distance
+from edgekit.compress.teaching.lesson import Lesson, Trained
 from edgekit.compress.teaching.partly import layers_with_weights, recomputed, unfreeze
-from edgekit.compress.teaching.training_data import count_batches, list_or_fresh
-from edgekit.compress.teaching.training_data import split_batch as _split
+from edgekit.compress.teaching.training_data import count_batches, list_or_fresh, split_batch
 from edgekit.compress.teaching.training_state import TrainingState, digest_of_training, seed_all
 from edgekit.errors import BadInput, EdgekitError, first_line
 from edgekit.task.record import Task
@@ -22,20 +20,6 @@ if TYPE_CHECKING:
     import torch
 
     Inputs = tuple[torch.Tensor, ...]
-
-__all__ = [
-    "SEED",
-    "DistillationLoss",
-    "Lesson",
-    "Trained",
-    "_split",
-    "channels_last",
-    "contiguous",
-    "list_or_fresh",
-    "one_thread",
-    "relative_distance",
-    "train",
-]
 
 SHOWN_S = 0.5  # between two lines of progress
 JUDGED_BATCHES = 4  # of the training data, where there are no calls to judge on
@@ -100,7 +84,7 @@ class _Course:
     def _judged(self) -> Sequence[Inputs]:
         from itertools import islice
 
-        return self.lesson.judged or [_split(batch)[0] for batch in islice(self.batches, JUDGED_BATCHES)]
+        return self.lesson.judged or [split_batch(batch)[0] for batch in islice(self.batches, JUDGED_BATCHES)]
 
     def run(self) -> Trained:
         lesson, state = self.lesson, self._state()
@@ -135,7 +119,7 @@ class _Course:
         """One pass over the batches; why it must be the last, else ''."""
         import torch
 
-        for inputs, label in map(_split, self.batches):
+        for inputs, label in map(split_batch, self.batches):
             loss = self._step(inputs, label)
             if not torch.isfinite(loss):
                 raise BadInput(
